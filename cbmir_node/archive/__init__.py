@@ -1,0 +1,1 @@
+"""Received objects on disk: validate, write durably, read, sweep."""

@@ -1,0 +1,287 @@
+"""Every setting of the node, its type, its default and its meaning.
+
+Sources, later ones win: the defaults here, a TOML file, environment variables
+(``CBMIR_DICOM__PORT=11113``), command-line flags. A key that is not listed here is an error
+that names it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from cbmir_node.errors import ConfigurationError
+
+ENVIRONMENT_PREFIX = "CBMIR_"
+_LOOPBACK = re.compile(r"^(127\.\d+\.\d+\.\d+|localhost|::1)$")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DicomSettings(_Section):
+    """The DICOM wire."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; only loopback for now")
+    port: int = Field(11112, ge=0, le=65535, description="TCP port; 0 takes a free one")
+    ae_title: str = Field("CBMIR", description="title that stores and answers ordinary queries")
+    similarity_ae_title: str = Field(
+        "CBMIR_SIM", description="title whose STUDY level C-FIND answers with similar studies"
+    )
+    max_associations: int = Field(100, ge=1, description="associations served at the same time")
+    max_pdu_bytes: int = Field(
+        131072, ge=4096, le=16777216, description="largest PDU offered and accepted"
+    )
+    association_timeout_s: float = Field(
+        30, gt=0, description="wait for an association request or a release"
+    )
+    idle_timeout_s: float = Field(60, gt=0, description="wait for the next message")
+    pdu_timeout_s: float = Field(30, gt=0, description="wait for the rest of a PDU once begun")
+    max_find_results: int = Field(
+        10000, ge=1, description="matches returned by one ordinary C-FIND"
+    )
+    rank_in: Literal["", "StudyDescription", "StudyID", "SeriesDescription"] = Field(
+        "",
+        description="text key that carries rank and similarity for viewers without private tags",
+    )
+
+    @field_validator("host")
+    @classmethod
+    def _only_loopback(cls, host: str) -> str:
+        if not _LOOPBACK.match(host):
+            raise ValueError(
+                "must be a loopback address: without access rules the node serves this machine only"
+            )
+        return host
+
+    @field_validator("ae_title", "similarity_ae_title")
+    @classmethod
+    def _valid_ae_title(cls, title: str) -> str:
+        if not re.fullmatch(r"[\x21-\x5b\x5d-\x7e](?:[\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?", title):
+            raise ValueError("must be 1-16 printable characters without backslash (PS3.5 VR AE)")
+        return title
+
+
+class HttpSettings(_Section):
+    """The HTTP port: health and metrics."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; only loopback for now")
+    port: int = Field(8080, ge=0, le=65535, description="TCP port; 0 takes a free one")
+
+    _only_loopback = field_validator("host")(DicomSettings._only_loopback.__func__)  # type: ignore[attr-defined]
+
+
+class ArchiveSettings(_Section):
+    """Received objects on disk."""
+
+    path: Path | None = Field(None, description="folder of the objects; default DATA_DIR/archive")
+    reserve_mib: int = Field(
+        1024, ge=0, description="free disk space below which nothing more is stored, MiB"
+    )
+    duplicates: Literal["keep", "replace"] = Field(
+        "keep", description="when a known SOP Instance UID arrives with different content"
+    )
+    max_object_mib: int = Field(4096, ge=1, description="largest object accepted, MiB")
+
+
+class CatalogSettings(_Section):
+    """The database of tags, work states and vectors."""
+
+    url: str | None = Field(
+        None,
+        description="SQLAlchemy URL; default SQLite in DATA_DIR, or postgresql+psycopg://…",
+    )
+    group_commit: int = Field(
+        128, ge=1, description="received objects that may share one commit"
+    )
+
+
+class ImagingSettings(_Section):
+    """From DICOM pixels to pictures."""
+
+    frames_per_instance: int = Field(
+        16, ge=1, le=1024, description="frames embedded of a multi-frame object, evenly spread"
+    )
+    decode_timeout_s: float = Field(60, gt=0, description="time limit to decode one object")
+    decode_memory_mib: int = Field(
+        4096, ge=512, description="memory limit of the decoder process, MiB"
+    )
+
+
+class EmbeddingSettings(_Section):
+    """The network."""
+
+    provider: Literal["auto", "cuda", "cpu"] = Field(
+        "auto", description="auto takes CUDA when it really loads, else the CPU"
+    )
+    batch_size: int = Field(8, ge=1, le=1024, description="pictures per network call")
+    threads: int = Field(0, ge=0, description="CPU threads of the network; 0 means all cores")
+
+
+class IndexSettings(_Section):
+    """Vector search."""
+
+    device: Literal["auto", "gpu", "cpu"] = Field(
+        "auto", description="auto takes the GPU when FAISS sees one, else the CPU"
+    )
+    snapshot_rows: int = Field(
+        5000, ge=1, description="new or deleted vectors after which a snapshot is written"
+    )
+
+
+class SearchSettings(_Section):
+    """Similarity queries."""
+
+    results: int = Field(20, ge=1, le=1000, description="answers when the query names no number")
+    max_results: int = Field(200, ge=1, le=10000, description="answers at most")
+    method: Literal["cosine", "euclidean"] = Field("cosine", description="default distance")
+    exclude_same_patient: bool = Field(
+        True, description="leave out other studies of the query's patient"
+    )
+
+
+class WorkerSettings(_Section):
+    """The embedding worker."""
+
+    lease_s: float = Field(120, gt=1, description="how long a claimed instance is held by a worker")
+    claim: int = Field(32, ge=1, description="instances claimed at a time")
+    poll_s: float = Field(0.3, gt=0, description="wait between looks into an empty queue")
+
+
+class Settings(_Section):
+    """The whole settings tree."""
+
+    data_dir: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_data_dir("cbmir-node")),
+        description="folder of everything the node keeps",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severe messages shown"
+    )
+    dicom: DicomSettings = DicomSettings()
+    http: HttpSettings = HttpSettings()
+    archive: ArchiveSettings = ArchiveSettings()
+    catalog: CatalogSettings = CatalogSettings()
+    imaging: ImagingSettings = ImagingSettings()
+    embedding: EmbeddingSettings = EmbeddingSettings()
+    index: IndexSettings = IndexSettings()
+    search: SearchSettings = SearchSettings()
+    worker: WorkerSettings = WorkerSettings()
+
+    @property
+    def archive_path(self) -> Path:
+        """Folder of the received objects."""
+        return self.archive.path or self.data_dir / "archive"
+
+    @property
+    def catalog_url(self) -> str:
+        """SQLAlchemy URL of the catalogue."""
+        return self.catalog.url or f"sqlite:///{self.data_dir / 'catalog.sqlite'}"
+
+    @property
+    def index_path(self) -> Path:
+        """Folder of the index snapshots."""
+        return self.data_dir / "index"
+
+    @property
+    def models_path(self) -> Path:
+        """Folder of the installed ONNX files, each named by its SHA-256."""
+        return self.data_dir / "models"
+
+
+def load_settings(
+    config_file: Path | None = None,
+    overrides: dict[str, Any] | None = None,
+    environment: dict[str, str] | None = None,
+) -> Settings:
+    """Build the settings from file, environment and flags.
+
+    Parameters
+    ----------
+    config_file : Path, optional
+        TOML file; ``None`` uses the defaults.
+    overrides : dict, optional
+        Values from command-line flags by dotted key (``{"dicom.port": 11113}``); ``None`` values
+        are ignored.
+    environment : dict, optional
+        Defaults to the process environment.
+
+    Raises
+    ------
+    ConfigurationError
+        Names each wrong key and what it accepts.
+    """
+    tree = _read_toml(config_file) if config_file else {}
+    variables = os.environ if environment is None else environment
+    for name, text in sorted(variables.items()):
+        if name.startswith(ENVIRONMENT_PREFIX):
+            key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
+            _set(tree, key, text, origin=f"environment variable {name}")
+    for key, value in (overrides or {}).items():
+        if value is not None:
+            _set(tree, key, value, origin=key)
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigurationError(_explain(error, config_file)) from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read the configuration file {path}: {error.strerror}"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not valid TOML: {error}") from error
+
+
+def _set(tree: dict[str, Any], key: str, value: Any, origin: str) -> None:
+    """Put `value` at the dotted `key`."""
+    *sections, last = key.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise ConfigurationError(f"{origin}: {section!r} is a value, not a section")
+    tree[last] = value
+
+
+def _explain(error: ValidationError, config_file: Path | None) -> str:
+    """Turn pydantic's findings into one line per key."""
+    lines = []
+    for finding in error.errors():
+        key = ".".join(str(part) for part in finding["loc"])
+        if finding["type"] == "extra_forbidden":
+            lines.append(f"{key}: unknown key{_suggestion(key)}")
+        else:
+            message = finding["msg"].removeprefix("Value error, ")
+            lines.append(f"{key}: {message} (got {finding['input']!r})")
+    where = f" in {config_file}" if config_file else ""
+    return f"invalid configuration{where}:\n  " + "\n  ".join(lines)
+
+
+def _suggestion(key: str) -> str:
+    close = difflib.get_close_matches(key, [name for name, _ in setting_keys()], n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def setting_keys(
+    section: type[BaseModel] = Settings, prefix: str = ""
+) -> list[tuple[str, Any]]:
+    """List every setting as (dotted key, pydantic field), in the order of the tree."""
+    keys: list[tuple[str, Any]] = []
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += setting_keys(field.annotation, f"{prefix}{name}.")
+        else:
+            keys.append((f"{prefix}{name}", field))
+    return keys

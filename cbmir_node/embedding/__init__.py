@@ -1,0 +1,1 @@
+"""Pictures → vectors, by an ONNX network that describes itself."""

@@ -1,0 +1,85 @@
+"""Every error the node raises on purpose.
+
+::
+
+    CbmirError                      base: the message is for a person and says what to do
+    ├── ConfigurationError          a setting is wrong; names the key
+    ├── MissingPackageError         an optional package is absent; names the extra
+    ├── InvalidObjectError          received bytes are not a storable DICOM object
+    ├── OutOfSpaceError             the disk reserve is reached
+    ├── ArchiveError                a stored file is missing or damaged
+    ├── CatalogError                the catalogue cannot be opened or is of another version
+    ├── PixelError                  an object's pixels cannot become a picture
+    │   ├── NoPixelsError           it has none, or they are not a picture
+    │   └── DecoderDiedError        decoding exceeded its time or memory, or crashed
+    ├── ModelError                  an ONNX file breaks the contract or cannot be loaded
+    ├── SnapshotError               an index snapshot is damaged or does not fit its model
+    └── QueryError                  a similarity query cannot be answered
+        ├── NoExampleError          it names no example
+        ├── UnknownExampleError     it names an example the node does not have
+        └── NotEmbeddedError        the example is known, but has no vector yet
+"""
+
+
+class CbmirError(Exception):
+    """Base of all errors raised on purpose; ``str(error)`` is fit to be shown to a user."""
+
+
+class ConfigurationError(CbmirError):
+    """A setting is missing, unknown or invalid; the message names its key."""
+
+
+class MissingPackageError(CbmirError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+
+class InvalidObjectError(CbmirError):
+    """Received bytes are not a complete DICOM object with the identifiers it needs."""
+
+
+class OutOfSpaceError(CbmirError):
+    """Storing the object would eat into the configured disk reserve."""
+
+
+class ArchiveError(CbmirError):
+    """A file of the archive is missing, damaged or in the way."""
+
+
+class CatalogError(CbmirError):
+    """The catalogue cannot be opened, is locked, or has another schema version."""
+
+
+class PixelError(CbmirError):
+    """An object's pixels cannot be turned into a picture; the message is the recorded reason."""
+
+
+class NoPixelsError(PixelError):
+    """The object has no pixels, or its pixels are labels or doses rather than a picture."""
+
+
+class DecoderDiedError(PixelError):
+    """Decoding exceeded its time or memory limit, or ended its process."""
+
+
+class ModelError(CbmirError):
+    """An ONNX file breaks the contract, or no provider can load it."""
+
+
+class SnapshotError(CbmirError):
+    """An index snapshot is damaged or belongs to another vector space."""
+
+
+class QueryError(CbmirError):
+    """A similarity query cannot be answered as asked."""
+
+
+class NoExampleError(QueryError):
+    """The query names no study, series, instance or file to compare with."""
+
+
+class UnknownExampleError(QueryError):
+    """The query names an example that is not in the catalogue."""
+
+
+class NotEmbeddedError(QueryError):
+    """The example is in the catalogue but has no vector (pending, failed or without pixels)."""

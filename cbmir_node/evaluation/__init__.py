@@ -1,0 +1,1 @@
+"""How good retrieval is: metrics over labelled images."""

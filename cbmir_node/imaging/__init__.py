@@ -1,0 +1,1 @@
+"""DICOM pixels → pictures → network input."""

@@ -1,0 +1,1 @@
+"""Examples and filters → ranked images → ranked studies."""

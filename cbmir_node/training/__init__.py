@@ -1,0 +1,1 @@
+"""Training and export of networks with PyTorch (extra ``[train]``)."""
