@@ -65,7 +65,9 @@ class DicomSettings(_Section):
     @field_validator("ae_title", "similarity_ae_title")
     @classmethod
     def _valid_ae_title(cls, title: str) -> str:
-        if not re.fullmatch(r"[\x21-\x5b\x5d-\x7e](?:[\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?", title):
+        if not re.fullmatch(
+            r"[\x21-\x5b\x5d-\x7e](?:[\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?", title
+        ):
             raise ValueError("must be 1-16 printable characters without backslash (PS3.5 VR AE)")
         return title
 
@@ -99,9 +101,7 @@ class CatalogSettings(_Section):
         None,
         description="SQLAlchemy URL; default SQLite in DATA_DIR, or postgresql+psycopg://…",
     )
-    group_commit: int = Field(
-        128, ge=1, description="received objects that may share one commit"
-    )
+    group_commit: int = Field(128, ge=1, description="received objects that may share one commit")
 
 
 class ImagingSettings(_Section):
@@ -274,9 +274,7 @@ def _suggestion(key: str) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def setting_keys(
-    section: type[BaseModel] = Settings, prefix: str = ""
-) -> list[tuple[str, Any]]:
+def setting_keys(section: type[BaseModel] = Settings, prefix: str = "") -> list[tuple[str, Any]]:
     """List every setting as (dotted key, pydantic field), in the order of the tree."""
     keys: list[tuple[str, Any]] = []
     for name, field in section.model_fields.items():

@@ -1,0 +1,211 @@
+"""The header of a DICOM file: what identifies it, and the attributes that describe it."""
+
+from __future__ import annotations
+
+import io
+import mmap
+import re
+import tempfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
+from pydicom.filereader import read_dataset
+from pydicom.uid import (
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from cbmir_node.archive.structure import has_pixel_data
+from cbmir_node.errors import InvalidObjectError
+
+_UID_PATTERN = re.compile(r"[0-9]+(\.[0-9]+)*")
+_IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+_INFLATE_CHUNK = 1 << 20
+_DEFLATED_PREFIX = "1.2.840.10008.1.2.1.99"
+_REFERENCED_PIXELS = {
+    "1.2.840.10008.1.2.4.94",
+    "1.2.840.10008.1.2.4.95",
+    "1.2.840.10008.1.2.4.204",
+    "1.2.840.10008.1.2.4.205",
+}
+
+
+@dataclass(frozen=True)
+class ObjectHeader:
+    """What a validated object says of itself.
+
+    Attributes
+    ----------
+    transfer_syntax_uid : str
+        How the data set is encoded.
+    dataset_offset : int
+        Where the data set begins in the file.
+    has_pixels : bool
+        Whether it carries Pixel Data of any kind.
+    attributes : Dataset
+        The requested attributes and the identifiers.
+    """
+
+    transfer_syntax_uid: str
+    dataset_offset: int
+    has_pixels: bool
+    attributes: Dataset
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """SOP Instance UID of the data set."""
+        return str(self.attributes.SOPInstanceUID)
+
+    @property
+    def sop_class_uid(self) -> str:
+        """SOP Class UID of the data set."""
+        return str(self.attributes.SOPClassUID)
+
+    @property
+    def study_instance_uid(self) -> str:
+        """Study Instance UID of the data set."""
+        return str(self.attributes.StudyInstanceUID)
+
+
+def is_uid(text: str) -> bool:
+    """Tell whether `text` is a UID (PS3.5 section 9.1).
+
+    Components with leading zeros are let through: they are common in practice and harmless.
+    """
+    return len(text) <= 64 and _UID_PATTERN.fullmatch(text) is not None
+
+
+def read_header(path: Path, keywords: Sequence[str], max_bytes: int = 1 << 32) -> ObjectHeader:
+    """Validate a DICOM file from its first byte to its last and read its header.
+
+    Files without preamble and file meta information are accepted when the bytes parse as a data
+    set: some archives keep them so.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    keywords : sequence of str
+        Attributes to read besides the identifiers.
+    max_bytes : int
+        Limit for an inflated data set.
+
+    Raises
+    ------
+    InvalidObjectError
+        Not DICOM, truncated, without the UIDs it needs, or without a transfer syntax that says
+        how to read it.
+    """
+    with path.open("rb") as handle:
+        transfer_syntax, offset = _encoding(handle)
+        if transfer_syntax.startswith(_DEFLATED_PREFIX):
+            with _inflated(handle, offset, max_bytes) as body:
+                return _parse(body, 0, offset, transfer_syntax, keywords)
+        return _parse(handle, offset, offset, transfer_syntax, keywords)
+
+
+def _encoding(handle: BinaryIO) -> tuple[UID, int]:
+    """Return transfer syntax and offset of the data set."""
+    head = handle.read(132)
+    if head[128:] != b"DICM":
+        if head[:2] != b"\x02\x00":
+            return _guessed_encoding(head)
+        handle.seek(0)  # file meta information without the preamble before it
+    try:
+        meta = read_dataset(
+            handle,
+            is_implicit_VR=False,
+            is_little_endian=True,
+            stop_when=lambda tag, _vr, _length: tag >> 16 != 2,
+        )
+        syntax = UID(str(meta.get("TransferSyntaxUID", "") or ""))
+    except Exception as error:  # pydicom raises many kinds on hostile bytes
+        raise InvalidObjectError(f"the file meta information is damaged: {error}") from error
+    if not syntax:
+        raise InvalidObjectError(
+            "the file meta information names no Transfer Syntax UID, so its data set cannot be read"
+        )
+    if syntax in _REFERENCED_PIXELS:
+        raise InvalidObjectError(f"{syntax.name} keeps the pixels elsewhere and is not supported")
+    return syntax, handle.tell()
+
+
+def _guessed_encoding(head: bytes) -> tuple[UID, int]:
+    """Recognise a bare data set by its first element, which must be of group 0008."""
+    if head[:2] == b"\x08\x00" and len(head) >= 8:
+        return (ExplicitVRLittleEndian if head[4:6].isalpha() else ImplicitVRLittleEndian), 0
+    if head[:2] == b"\x00\x08" and head[4:6].isalpha():
+        return ExplicitVRBigEndian, 0
+    raise InvalidObjectError("not a DICOM file")
+
+
+def _inflated(handle: BinaryIO, offset: int, max_bytes: int) -> BinaryIO:
+    """Return the inflated data set in a temporary file; bounded, or a bomb would fill the disk."""
+    handle.seek(offset)
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    body = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115  the caller closes it
+    try:
+        while not inflate.eof:
+            chunk = inflate.unconsumed_tail or handle.read(_INFLATE_CHUNK)
+            if not chunk:
+                raise InvalidObjectError("the deflated data set is truncated")
+            body.write(inflate.decompress(chunk, _INFLATE_CHUNK))
+            if body.tell() > max_bytes:
+                raise InvalidObjectError(f"the data set inflates to more than {max_bytes} bytes")
+    except zlib.error as error:
+        body.close()
+        raise InvalidObjectError(f"the deflated data set is damaged: {error}") from error
+    except InvalidObjectError:
+        body.close()
+        raise
+    body.flush()
+    return body
+
+
+def _parse(
+    handle: BinaryIO,
+    start: int,
+    dataset_offset: int,
+    transfer_syntax: UID,
+    keywords: Sequence[str],
+) -> ObjectHeader:
+    syntax = ExplicitVRLittleEndian if not transfer_syntax.is_transfer_syntax else transfer_syntax
+    handle.seek(0, io.SEEK_END)
+    if handle.tell() <= start:
+        raise InvalidObjectError("the data set is empty")
+    with mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        pixels = has_pixel_data(view, start, syntax)
+    attributes = _attributes(handle, start, syntax, [*_IDENTIFIERS, *keywords])
+    _check_identifiers(attributes)
+    return ObjectHeader(str(transfer_syntax), dataset_offset, pixels, attributes)
+
+
+def _attributes(handle: BinaryIO, start: int, syntax: UID, keywords: Sequence[str]) -> Dataset:
+    handle.seek(start)
+    try:
+        return read_dataset(
+            handle,
+            is_implicit_VR=syntax == ImplicitVRLittleEndian,
+            is_little_endian=syntax.is_little_endian,
+            stop_when=lambda tag, _vr, _length: tag >= 0x7FE00008,
+            specific_tags=[cast(int, tag_for_keyword(keyword)) for keyword in keywords],
+        )
+    except Exception as error:  # pydicom raises many kinds on hostile bytes
+        raise InvalidObjectError(f"the data set cannot be read: {error}") from error
+
+
+def _check_identifiers(attributes: Dataset) -> None:
+    for keyword in _IDENTIFIERS:
+        text = str(attributes.get(keyword, "") or "").rstrip(" \0")
+        if not text:
+            raise InvalidObjectError(f"the object has no {keyword}")
+        if not is_uid(text):
+            raise InvalidObjectError(f"{keyword} is not a UID: {text[:64]!r}")
+        setattr(attributes, keyword, text)

@@ -1,0 +1,223 @@
+"""The folder of received objects.
+
+::
+
+    ARCHIVE/incoming/…                     being written; swept when the node starts
+    ARCHIVE/ab/<StudyInstanceUID>/<SOPInstanceUID>.<digest>.dcm
+
+``ab`` spreads the studies over 256 folders. The digest is the beginning of the content's SHA-256,
+so another content under a known UID never overwrites the first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from pydicom.dataset import FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import UID
+
+from cbmir_node import __version__
+from cbmir_node.errors import ArchiveError, OutOfSpaceError
+
+IMPLEMENTATION_CLASS_UID = UID("2.25.312870092836445113425119065513259998441")
+IMPLEMENTATION_VERSION_NAME = f"CBMIR_{__version__}".replace(".", "")[:16]
+_INCOMING = "incoming"
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A durable file of the archive.
+
+    Attributes
+    ----------
+    path : str
+        Relative to the archive.
+    content_sha256 : str
+        Of the data set without file meta information: the same object sent twice has the same.
+    """
+
+    path: str
+    size_bytes: int
+    content_sha256: str
+
+
+class IncomingObject:
+    """An object that is being received into a temporary file of the archive's file system.
+
+    Use it as a context manager: leaving the block removes the file unless it was kept.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        descriptor, name = tempfile.mkstemp(suffix=".part", dir=folder)
+        self._file = os.fdopen(descriptor, "wb")
+        self.path = Path(name)
+        self._digest = hashlib.sha256()
+        self._left = max_bytes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.discard()
+
+    def begin(
+        self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, source: str
+    ) -> None:
+        """Write preamble and file meta information (PS3.10 section 7.1)."""
+        meta = FileMetaDataset()
+        meta.FileMetaInformationVersion = b"\x00\x01"
+        meta.MediaStorageSOPClassUID = UID(sop_class_uid)
+        meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
+        meta.TransferSyntaxUID = UID(transfer_syntax_uid)
+        meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+        meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+        if source:
+            meta.SourceApplicationEntityTitle = source[:16]
+        buffer = DicomBytesIO()
+        write_file_meta_info(buffer, meta, enforce_standard=True)
+        self._file.write(b"\0" * 128 + b"DICM" + buffer.getvalue())
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append encoded data set bytes."""
+        self._left -= len(data)
+        if self._left < 0:
+            raise OutOfSpaceError("the object is larger than archive.max_object_mib allows")
+        self._digest.update(data)
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise OutOfSpaceError(f"cannot write to the archive: {error.strerror}") from error
+
+    def finish(self) -> str:
+        """Push everything to the operating system; return the content's SHA-256."""
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise OutOfSpaceError(f"cannot write to the archive: {error.strerror}") from error
+        return self._digest.hexdigest()
+
+    def sync(self) -> int:
+        """Wait until the data are on the disk; return the file's size in bytes."""
+        os.fdatasync(self._file.fileno())
+        return os.fstat(self._file.fileno()).st_size
+
+    def discard(self) -> None:
+        """Close and remove the temporary file; harmless after it was kept."""
+        with contextlib.suppress(OSError):  # a full disk may refuse the last flush
+            self._file.close()
+        self.path.unlink(missing_ok=True)
+
+
+class Archive:
+    """Received objects on disk.
+
+    Parameters
+    ----------
+    root : Path
+        Created when absent.
+    reserve_bytes : int
+        Free space below which nothing more is accepted.
+    max_object_bytes : int
+        Largest object accepted.
+    """
+
+    def __init__(self, root: Path, reserve_bytes: int = 0, max_object_bytes: int = 1 << 32) -> None:
+        self.root = root
+        self.reserve_bytes = reserve_bytes
+        self.max_object_bytes = max_object_bytes
+        self._incoming = root / _INCOMING
+        try:
+            self._incoming.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ArchiveError(
+                f"cannot create the archive {root}: {error.strerror}; choose another --data-dir"
+            ) from error
+        # a study's folder must survive a power cut too, so the 256 parents are made once and synced
+        for number in range(256):
+            (root / f"{number:02x}").mkdir(exist_ok=True)
+        _sync_folder(root)
+
+    def free_bytes(self) -> int:
+        """Return the space left on the archive's file system."""
+        return shutil.disk_usage(self.root).free
+
+    def has_room(self) -> bool:
+        """Tell whether the disk reserve is untouched."""
+        return self.free_bytes() >= self.reserve_bytes
+
+    def receive(self) -> IncomingObject:
+        """Begin to receive an object.
+
+        Raises
+        ------
+        OutOfSpaceError
+            The disk reserve is reached.
+        """
+        if not self.has_room():
+            raise OutOfSpaceError(
+                f"less than {self.reserve_bytes >> 20} MiB are free: nothing more is stored"
+            )
+        try:
+            return IncomingObject(self._incoming, self.max_object_bytes)
+        except OSError as error:
+            raise OutOfSpaceError(f"cannot write to the archive: {error.strerror}") from error
+
+    def keep(
+        self, incoming: IncomingObject, study_instance_uid: str, sop_instance_uid: str
+    ) -> StoredFile:
+        """Make a received object durable: sync, rename, sync the folder.
+
+        Both UIDs must have been validated: they become the path.
+        """
+        digest = incoming.finish()
+        size = incoming.sync()
+        folder = self.root / _spread(study_instance_uid) / study_instance_uid
+        if not folder.is_dir():
+            folder.mkdir(exist_ok=True)
+            _sync_folder(folder.parent)
+        target = folder / f"{sop_instance_uid}.{digest[:12]}.dcm"
+        incoming.path.rename(target)
+        _sync_folder(folder)
+        return StoredFile(str(target.relative_to(self.root)), size, digest)
+
+    def path(self, relative: str) -> Path:
+        """Return the absolute path of a stored file."""
+        return self.root / relative
+
+    def remove(self, relative: str) -> None:
+        """Remove a stored file, not its folder: another object may be on its way there."""
+        self.path(relative).unlink(missing_ok=True)
+
+    def sweep(self) -> int:
+        """Remove what interrupted receptions left behind; return the number of files."""
+        leftovers = list(self._incoming.glob("*.part"))
+        for leftover in leftovers:
+            leftover.unlink(missing_ok=True)
+        return len(leftovers)
+
+    def files(self) -> Iterator[str]:
+        """Iterate over the relative paths of all stored files."""
+        for path in self.root.glob("[0-9a-f][0-9a-f]/*/*.dcm"):
+            yield str(path.relative_to(self.root))
+
+
+def _spread(study_instance_uid: str) -> str:
+    return hashlib.sha256(study_instance_uid.encode()).hexdigest()[:2]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,119 @@
+"""The DICOM attributes that the catalogue keeps, and at which level of the hierarchy.
+
+One table drives three things: the columns of the schema, what is read from a received object, and
+which keys a C-FIND can match and return (PS3.4 C.6.1.1 and C.6.2.1).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+
+Level = Literal["PATIENT", "STUDY", "SERIES", "IMAGE"]
+LEVELS: tuple[Level, ...] = ("PATIENT", "STUDY", "SERIES", "IMAGE")
+
+
+@dataclass(frozen=True)
+class Key:
+    """One attribute of the catalogue.
+
+    Attributes
+    ----------
+    keyword : str
+        As in PS3.6, for example ``StudyInstanceUID``.
+    level : {"PATIENT", "STUDY", "SERIES", "IMAGE"}
+        The table it lives in.
+    column : str
+        Its column.
+    vr : str
+        Its value representation; decides how it is matched.
+    """
+
+    keyword: str
+    level: Level
+
+    @property
+    def column(self) -> str:
+        """Column name: the keyword in snake case."""
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", self.keyword)
+        return words.lower()
+
+    @property
+    def vr(self) -> str:
+        """Value representation of PS3.6."""
+        return dictionary_VR(self.keyword)
+
+    @property
+    def tag(self) -> int:
+        """Tag of PS3.6 as a number."""
+        tag = tag_for_keyword(self.keyword)
+        assert tag is not None  # the table below is checked by a test  # noqa: S101
+        return tag
+
+
+_KEYWORDS: dict[Level, tuple[str, ...]] = {
+    "PATIENT": (
+        "PatientID",
+        "IssuerOfPatientID",
+        "PatientName",
+        "PatientBirthDate",
+        "PatientSex",
+    ),
+    "STUDY": (
+        "StudyInstanceUID",
+        "StudyDate",
+        "StudyTime",
+        "AccessionNumber",
+        "StudyID",
+        "StudyDescription",
+        "ReferringPhysicianName",
+        "PatientAge",
+        "InstitutionName",
+    ),
+    "SERIES": (
+        "SeriesInstanceUID",
+        "Modality",
+        "BodyPartExamined",
+        "SeriesNumber",
+        "SeriesDescription",
+        "SeriesDate",
+        "SeriesTime",
+        "Laterality",
+        "ProtocolName",
+        "Manufacturer",
+        "StationName",
+    ),
+    "IMAGE": (
+        "SOPInstanceUID",
+        "SOPClassUID",
+        "InstanceNumber",
+        "ImageType",
+        "Rows",
+        "Columns",
+        "NumberOfFrames",
+        "BitsAllocated",
+        "PhotometricInterpretation",
+        "ContentDate",
+        "ContentTime",
+    ),
+}
+
+KEYS: tuple[Key, ...] = tuple(
+    Key(keyword, level) for level, keywords in _KEYWORDS.items() for keyword in keywords
+)
+KEY_BY_KEYWORD: dict[str, Key] = {key.keyword: key for key in KEYS}
+UNIQUE_KEY: dict[Level, str] = {
+    "PATIENT": "PatientID",
+    "STUDY": "StudyInstanceUID",
+    "SERIES": "SeriesInstanceUID",
+    "IMAGE": "SOPInstanceUID",
+}
+"""The unique key attribute of each level (PS3.4 C.2.2.1.1)."""
+
+
+def keys_of(level: Level) -> tuple[Key, ...]:
+    """Return the keys kept at `level`."""
+    return tuple(key for key in KEYS if key.level == level)

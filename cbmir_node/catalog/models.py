@@ -1,0 +1,146 @@
+"""Which models are installed, which one answers queries and which one is about to."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import Connection, exists, select, update
+
+from cbmir_node.catalog import schema
+from cbmir_node.catalog.database import Catalog
+from cbmir_node.catalog.upsert import find_or_insert
+from cbmir_node.catalog.work_queue import request_missing_work
+from cbmir_node.errors import ModelError
+
+ModelState = Literal["active", "next", "installed"]
+
+_log = logging.getLogger(__name__)
+_models = schema.models.c
+
+
+@dataclass(frozen=True)
+class InstalledModel:
+    """A model the catalogue knows.
+
+    Attributes
+    ----------
+    row : int
+        Its row number, which work and vector rows refer to.
+    sha256 : str
+        Identity of its ONNX file.
+    """
+
+    row: int
+    sha256: str
+    name: str
+    version: str
+    state: ModelState
+
+
+class ModelRegistry:
+    """The models table."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def all(self) -> list[InstalledModel]:
+        """Return all models in the order of their installation."""
+        with self._catalog.read() as connection:
+            rows = connection.execute(select(schema.models).order_by(_models.id)).all()
+        return [InstalledModel(r.id, r.sha256, r.name, r.version, r.state) for r in rows]
+
+    def active(self) -> InstalledModel:
+        """Return the model that answers queries."""
+        for model in self.all():
+            if model.state == "active":
+                return model
+        raise ModelError("no model is in use yet; run 'cbmir-node model use NAME'")
+
+    def in_use(self) -> list[InstalledModel]:
+        """Return the models that new instances are embedded with: the active and the next one."""
+        return [model for model in self.all() if model.state != "installed"]
+
+    def find(self, name: str) -> InstalledModel:
+        """Return the model with this name, ``name:version`` or beginning of its SHA-256."""
+        found = [
+            model
+            for model in self.all()
+            if name in (model.name, f"{model.name}:{model.version}")
+            or (len(name) >= 8 and model.sha256.startswith(name.lower()))
+        ]
+        if len(found) == 1:
+            return found[0]
+        names = ", ".join(f"{m.name}:{m.version} ({m.sha256[:12]})" for m in found or self.all())
+        problem = "names several models" if found else "is not installed"
+        raise ModelError(f"{name!r} {problem}; choose from: {names or 'none'}")
+
+    def add(self, sha256: str, name: str, version: str) -> InstalledModel:
+        """Enter an installed file; entering it again changes nothing."""
+        with self._catalog.write() as connection:
+            find_or_insert(
+                connection,
+                schema.models,
+                {"sha256": sha256},
+                {
+                    "name": name,
+                    "version": version,
+                    "state": "installed",
+                    "installed_at": time.time(),
+                },
+            )
+        return next(model for model in self.all() if model.sha256 == sha256)
+
+    def use(self, model: InstalledModel) -> ModelState:
+        """Make `model` the one that answers queries; return the state it is in now.
+
+        With nothing embedded by another model it is active at once. Otherwise it becomes the next
+        one: the worker embeds everything with it, then `switch_if_ready` puts it in place.
+        """
+        with self._catalog.write() as connection:
+            if model.state == "active":
+                _set_state(connection, "next", "installed")
+                return "active"
+            active = connection.execute(
+                select(_models.id).where(_models.state == "active")
+            ).scalar()
+            empty = not connection.execute(select(exists(select(schema.instances.c.id)))).scalar()
+            _set_state(connection, "next", "installed")
+            state: ModelState = "active" if active is None or empty else "next"
+            if state == "active":
+                _set_state(connection, "active", "installed")
+            connection.execute(
+                update(schema.models).where(_models.id == model.row).values(state=state)
+            )
+            request_missing_work(connection, model.row, time.time())
+        return state
+
+    def switch_if_ready(self) -> InstalledModel | None:
+        """Put the next model in place of the active one when all its vectors are there.
+
+        Returns
+        -------
+        InstalledModel or None
+            The new active model after a switch.
+        """
+        waiting = next((model for model in self.all() if model.state == "next"), None)
+        if waiting is None:
+            return None
+        with self._catalog.write() as connection:
+            pending = exists().where(
+                schema.work.c.model == waiting.row, schema.work.c.state == "pending"
+            )
+            if connection.execute(select(pending)).scalar():
+                return None
+            _set_state(connection, "active", "installed")
+            connection.execute(
+                update(schema.models).where(_models.id == waiting.row).values(state="active")
+            )
+        _log.info("model %s:%s now answers queries", waiting.name, waiting.version)
+        return self.active()
+
+
+def _set_state(connection: Connection, old: ModelState, new: ModelState) -> None:
+    connection.execute(update(schema.models).where(_models.state == old).values(state=new))

@@ -1,0 +1,175 @@
+"""The tables.
+
+::
+
+    patients ──< studies ──< series ──< instances ──< work      one row per instance and model
+                                            │          models
+                                            └──< vectors        one row per frame and vector space
+                                       removed_vectors          log of deleted vector rows
+
+Text columns hold DICOM values as text, several values joined by a backslash, and are never NULL:
+an empty value and an absent one match alike (PS3.4 C.2.2.2). ``vectors.id`` only ever grows, so
+an index catches up by reading the rows above the last one it has seen.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from cbmir_node.catalog.keys import Level, keys_of
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite gives a growing row number only to INTEGER PRIMARY KEY
+RowNumber = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _attributes(level: Level) -> list[Column[str]]:
+    return [Column(key.column, Text, nullable=False, server_default="") for key in keys_of(level)]
+
+
+def _foreign(name: str, table: str) -> Column[int]:
+    return Column(
+        name, RowNumber, ForeignKey(f"{table}.id", ondelete="CASCADE"), nullable=False, index=True
+    )
+
+
+patients = Table(
+    "patients",
+    metadata,
+    Column("id", RowNumber, primary_key=True),
+    # PatientID + issuer; without PatientID each study is a patient, or all such would be one
+    Column("identity", Text, nullable=False, unique=True),
+    *_attributes("PATIENT"),
+    Index("ix_patients_patient_id", "patient_id"),
+)
+
+studies = Table(
+    "studies",
+    metadata,
+    Column("id", RowNumber, primary_key=True),
+    _foreign("patient", "patients"),
+    *_attributes("STUDY"),
+    Column("age_years", Float),
+    Column("received_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    UniqueConstraint("study_instance_uid"),
+    Index("ix_studies_study_date", "study_date"),
+    Index("ix_studies_accession_number", "accession_number"),
+)
+
+series = Table(
+    "series",
+    metadata,
+    Column("id", RowNumber, primary_key=True),
+    _foreign("study", "studies"),
+    *_attributes("SERIES"),
+    UniqueConstraint("study", "series_instance_uid"),
+    Index("ix_series_series_instance_uid", "series_instance_uid"),
+    Index("ix_series_modality_body_part_examined", "modality", "body_part_examined"),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("id", RowNumber, primary_key=True),
+    _foreign("series", "series"),
+    *_attributes("IMAGE"),
+    Column("transfer_syntax_uid", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("content_sha256", Text, nullable=False),
+    Column("has_pixels", Boolean, nullable=False),
+    # False for localizers, derived images and secondary captures: they do not stand for a study
+    Column("representative", Boolean, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("received_at", Float, nullable=False),
+    UniqueConstraint("sop_instance_uid"),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("id", RowNumber, primary_key=True),
+    Column("sha256", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    # "active" serves queries, "next" is being embedded and then takes over, "installed" rests
+    Column("state", Text, nullable=False),
+    Column("installed_at", Float, nullable=False),
+    CheckConstraint("state IN ('active', 'next', 'installed')", name="state"),
+)
+
+work = Table(
+    "work",
+    metadata,
+    Column("instance", ForeignKey("instances.id", ondelete="CASCADE"), primary_key=True),
+    Column("model", ForeignKey("models.id", ondelete="CASCADE"), primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    # when the vector was asked for: tells an interrupted re-indexing from a finished one
+    Column("requested_at", Float, nullable=False),
+    Column("lease_owner", Text),
+    Column("lease_until", Float),
+    Column("finished_at", Float),
+    CheckConstraint("state IN ('pending', 'embedded', 'no_pixels', 'failed')", name="state"),
+    Index("ix_work_model_state_instance", "model", "state", "instance"),
+)
+
+vectors = Table(
+    "vectors",
+    metadata,
+    Column("id", RowNumber, primary_key=True),
+    _foreign("instance", "instances"),
+    Column("model", ForeignKey("models.id", ondelete="CASCADE"), nullable=False),
+    Column("space", Text, nullable=False),
+    Column("frame_number", Integer, nullable=False),
+    Column("vector", LargeBinary, nullable=False),
+    Column("code", LargeBinary),
+    Column("label", Text),
+    Column("probability", Float),
+    UniqueConstraint("instance", "model", "space", "frame_number"),
+    Index("ix_vectors_model_space_id", "model", "space", "id"),
+    sqlite_autoincrement=True,
+)
+
+removed_vectors = Table(
+    "removed_vectors",
+    metadata,
+    Column("id", RowNumber, primary_key=True),
+    Column("model", ForeignKey("models.id", ondelete="CASCADE"), nullable=False),
+    Column("space", Text, nullable=False),
+    Column("vector_id", RowNumber, nullable=False),
+    Index("ix_removed_vectors_model_space_id", "model", "space", "id"),
+    sqlite_autoincrement=True,
+)
+
+TABLE_OF_LEVEL: dict[Level, Table] = {
+    "PATIENT": patients,
+    "STUDY": studies,
+    "SERIES": series,
+    "IMAGE": instances,
+}

@@ -1,0 +1,179 @@
+"""Vectors as rows: the truth that every index is a copy of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    cast,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+)
+
+from cbmir_node.catalog import schema
+from cbmir_node.catalog.database import Catalog
+from cbmir_node.catalog.work_queue import Claim, set_state
+
+_vectors = schema.vectors.c
+_removed = schema.removed_vectors.c
+_BYTES = np.dtype("<f4")
+
+Float32Array = npt.NDArray[np.float32]
+Int64Array = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class FrameVectors:
+    """What a model says of one frame.
+
+    Attributes
+    ----------
+    spaces : dict of str to float32 [D]
+        One vector per vector space, ``embedding`` among them.
+    code : bytes or None
+        Hash code, packed bits.
+    label, probability : str, float or None
+        Most probable class.
+    """
+
+    frame_number: int
+    spaces: dict[str, Float32Array]
+    code: bytes | None = None
+    label: str | None = None
+    probability: float | None = None
+
+
+def write_vectors(catalog: Catalog, results: Sequence[tuple[Claim, list[FrameVectors]]]) -> None:
+    """Write the vectors of some instances and mark them embedded, all in one commit.
+
+    Earlier vectors of the same instances and model are replaced.
+    """
+    if not results:
+        return
+    model = results[0][0].model
+    with catalog.write() as connection:
+        catalog.order_vector_commits(connection)
+        # an instance may have been deleted while it was being embedded
+        known = set(
+            connection.execute(
+                select(schema.instances.c.id).where(
+                    schema.instances.c.id.in_([claim.instance for claim, _ in results])
+                )
+            ).scalars()
+        )
+        remove_vectors(connection, sorted(known), model)
+        rows = [
+            {
+                "instance": claim.instance,
+                "model": model,
+                "space": space,
+                "frame_number": frame.frame_number,
+                "vector": vector.astype(_BYTES).tobytes(),
+                "code": frame.code if space == "embedding" else None,
+                "label": frame.label if space == "embedding" else None,
+                "probability": frame.probability if space == "embedding" else None,
+            }
+            for claim, frames in results
+            if claim.instance in known
+            for frame in frames
+            for space, vector in frame.spaces.items()
+        ]
+        if rows:
+            connection.execute(insert(schema.vectors), rows)
+        set_state(connection, model, sorted(known), "embedded")
+
+
+def remove_vectors(
+    connection: Connection, instances: Sequence[int], model: int | None = None
+) -> None:
+    """Delete vectors and log their rows for the indexes, in the caller's transaction."""
+    wanted: list[ColumnElement[bool]] = [_vectors.instance.in_(list(instances))]
+    if model is not None:
+        wanted.append(_vectors.model == model)
+    connection.execute(
+        insert(schema.removed_vectors).from_select(
+            ["model", "space", "vector_id"],
+            select(_vectors.model, _vectors.space, _vectors.id).where(*wanted),
+        )
+    )
+    connection.execute(delete(schema.vectors).where(*wanted))
+
+
+class VectorRows:
+    """The rows of one model and vector space, as an index reads them.
+
+    Parameters
+    ----------
+    catalog : Catalog
+        Where they are.
+    model : int
+        Row of the model.
+    space : str
+        ``embedding`` or ``embedding.<layer>``.
+    dimension : int
+        Length of the vectors.
+    """
+
+    def __init__(self, catalog: Catalog, model: int, space: str, dimension: int) -> None:
+        self._catalog = catalog
+        self._model = model
+        self._space = space
+        self._dimension = dimension
+
+    def added_after(self, row: int, limit: int) -> tuple[Int64Array, Float32Array]:
+        """Return up to `limit` rows above `row`: ids int64 [N], vectors float32 [N, D]."""
+        with self._catalog.read() as connection:
+            rows = connection.execute(
+                select(_vectors.id, _vectors.vector)
+                .where(
+                    _vectors.model == self._model,
+                    _vectors.space == self._space,
+                    _vectors.id > row,
+                )
+                .order_by(_vectors.id)
+                .limit(limit)
+            ).all()
+        ids = np.fromiter((found.id for found in rows), dtype=np.int64, count=len(rows))
+        joined = b"".join(found.vector for found in rows)
+        matrix = np.frombuffer(joined, dtype=_BYTES).reshape(len(rows), self._dimension)
+        return ids, matrix.astype(np.float32, copy=False)
+
+    def removed_after(self, row: int, limit: int) -> tuple[Int64Array, Int64Array]:
+        """Return up to `limit` entries of the removal log above `row`: entries, vector ids."""
+        with self._catalog.read() as connection:
+            rows = connection.execute(
+                select(_removed.id, _removed.vector_id)
+                .where(
+                    _removed.model == self._model,
+                    _removed.space == self._space,
+                    _removed.id > row,
+                )
+                .order_by(_removed.id)
+                .limit(limit)
+            ).all()
+        entries = np.asarray([tuple(found) for found in rows], dtype=np.int64).reshape(-1, 2)
+        return entries[:, 0], entries[:, 1]
+
+    def counts(self) -> tuple[int, int, int]:
+        """Return the number of vectors, the last vector row and the last removal row."""
+        mine = (_vectors.model == self._model) & (_vectors.space == self._space)
+        gone = (_removed.model == self._model) & (_removed.space == self._space)
+        zero = cast(literal(0), Integer)
+        with self._catalog.read() as connection:
+            number = connection.execute(select(func.count()).where(mine)).scalar_one()
+            last = connection.execute(
+                select(func.coalesce(func.max(_vectors.id), zero)).where(mine)
+            )
+            removal = connection.execute(
+                select(func.coalesce(func.max(_removed.id), zero)).where(gone)
+            )
+            return int(number), int(last.scalar_one()), int(removal.scalar_one())

@@ -1,0 +1,240 @@
+"""The queue of instances that wait for their vectors: rows of the catalogue, nothing in memory.
+
+An instance and a model make one row. Workers claim pending rows with a lease; a worker that dies
+loses its lease and another takes over.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import Connection, and_, case, func, insert, literal, or_, select, update
+
+from cbmir_node.catalog import schema
+from cbmir_node.catalog.database import Catalog
+from cbmir_node.catalog.upsert import insert_unless_present
+
+WorkState = Literal["pending", "embedded", "no_pixels", "failed"]
+
+_work = schema.work.c
+_LIVE_STATES = ("active", "next")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One instance that this worker may embed until its lease ends."""
+
+    instance: int
+    model: int
+    sop_instance_uid: str
+    path: str
+    attempts: int
+
+
+def request_work(connection: Connection, instance: int, now: float) -> None:
+    """Queue a new instance for every model in use, in the caller's transaction."""
+    models = connection.execute(
+        select(schema.models.c.id).where(schema.models.c.state.in_(_LIVE_STATES))
+    ).scalars()
+    rows = [
+        {"instance": instance, "model": model, "state": "pending", "requested_at": now}
+        for model in models
+    ]
+    insert_unless_present(connection, schema.work, rows)
+
+
+def request_missing_work(connection: Connection, model: int, now: float) -> int:
+    """Queue every instance that `model` has never been asked to embed; return their number."""
+    missing = (
+        select(
+            schema.instances.c.id,
+            literal(model),
+            literal("pending"),
+            literal(now),
+        )
+        .select_from(
+            schema.instances.outerjoin(
+                schema.work,
+                and_(_work.instance == schema.instances.c.id, _work.model == model),
+            )
+        )
+        .where(_work.instance.is_(None))
+    )
+    return connection.execute(
+        insert(schema.work).from_select(["instance", "model", "state", "requested_at"], missing)
+    ).rowcount
+
+
+class WorkQueue:
+    """Claims and results of embedding work.
+
+    Parameters
+    ----------
+    catalog : Catalog
+        Where the queue lives.
+    owner : str
+        Names this worker in its leases.
+    lease_s : float
+        How long a claim is held, seconds.
+    """
+
+    def __init__(self, catalog: Catalog, owner: str, lease_s: float) -> None:
+        self._catalog = catalog
+        self._owner = owner
+        self._lease_s = lease_s
+
+    def claim(self, model: int, limit: int) -> list[Claim]:
+        """Take up to `limit` pending instances of a model, oldest first."""
+        if not self._has_pending(model):
+            return []
+        now = time.time()
+        free = or_(_work.lease_until.is_(None), _work.lease_until < now)
+        with self._catalog.write() as connection:
+            candidates = (
+                select(_work.instance)
+                .where(_work.model == model, _work.state == "pending", free)
+                .order_by(_work.instance)
+                .limit(limit)
+                .with_for_update(skip_locked=True)
+            )
+            instances = list(connection.execute(candidates).scalars())
+            if not instances:
+                return []
+            connection.execute(
+                update(schema.work)
+                .where(_work.model == model, _work.instance.in_(instances))
+                .values(lease_owner=self._owner, lease_until=now + self._lease_s)
+            )
+            rows = connection.execute(
+                select(
+                    schema.instances.c.id,
+                    schema.instances.c.sop_instance_uid,
+                    schema.instances.c.path,
+                    _work.attempts,
+                )
+                .join(schema.work, _work.instance == schema.instances.c.id)
+                .where(_work.model == model, schema.instances.c.id.in_(instances))
+                .order_by(schema.instances.c.id)
+            ).all()
+        return [Claim(row.id, model, row.sop_instance_uid, row.path, row.attempts) for row in rows]
+
+    def _has_pending(self, model: int) -> bool:
+        """Look before opening a write transaction: an idle worker must not disturb receivers."""
+        with self._catalog.read() as connection:
+            return (
+                connection.execute(
+                    select(_work.instance)
+                    .where(_work.model == model, _work.state == "pending")
+                    .limit(1)
+                ).first()
+                is not None
+            )
+
+    def renew(self, claims: Sequence[Claim]) -> None:
+        """Prolong the leases of claims that are still being worked on."""
+        if not claims:
+            return
+        with self._catalog.write() as connection:
+            connection.execute(
+                update(schema.work)
+                .where(
+                    _work.model == claims[0].model,
+                    _work.instance.in_([claim.instance for claim in claims]),
+                    _work.lease_owner == self._owner,
+                )
+                .values(lease_until=time.time() + self._lease_s)
+            )
+
+    def finish(self, claim: Claim, state: WorkState, reason: str, attempts: int) -> None:
+        """Record that an instance got no vector, and why."""
+        with self._catalog.write() as connection:
+            set_state(connection, claim.model, [claim.instance], state, reason, attempts)
+
+    def release(self) -> None:
+        """Give back everything this worker still holds."""
+        with self._catalog.write() as connection:
+            connection.execute(
+                update(schema.work)
+                .where(_work.lease_owner == self._owner, _work.state == "pending")
+                .values(lease_owner=None, lease_until=None)
+            )
+
+
+def set_state(
+    connection: Connection,
+    model: int,
+    instances: Sequence[int],
+    state: WorkState,
+    reason: str = "",
+    attempts: int | None = None,
+) -> None:
+    """Record the outcome of some instances' embedding in the caller's transaction."""
+    values: dict[str, object] = {
+        "state": state,
+        "reason": reason[:500].replace("\0", ""),
+        "lease_owner": None,
+        "lease_until": None,
+        "finished_at": time.time(),
+    }
+    if attempts is not None:
+        values["attempts"] = attempts
+    connection.execute(
+        update(schema.work)
+        .where(_work.model == model, _work.instance.in_(list(instances)))
+        .values(**values)
+    )
+
+
+def request_again(
+    catalog: Catalog, model: int, *, states: Sequence[WorkState], before: float
+) -> int:
+    """Queue instances anew whose work was requested before `before`; return their number.
+
+    Their vectors stay in use until the new ones replace them.
+    """
+    with catalog.write() as connection:
+        added = request_missing_work(connection, model, time.time())
+        again = connection.execute(
+            update(schema.work)
+            .where(_work.model == model, _work.state.in_(list(states)), _work.requested_at < before)
+            .values(
+                state="pending",
+                reason="",
+                attempts=0,
+                requested_at=time.time(),
+                lease_owner=None,
+                lease_until=None,
+            )
+        ).rowcount
+    return added + again
+
+
+def count_states(catalog: Catalog, model: int) -> dict[WorkState, int]:
+    """Return how many instances are in each state for a model."""
+    wanted: tuple[WorkState, ...] = ("pending", "embedded", "no_pixels", "failed")
+    with catalog.read() as connection:
+        row = connection.execute(
+            select(
+                *(
+                    func.sum(case((_work.state == state, 1), else_=0)).label(state)
+                    for state in wanted
+                )
+            ).where(_work.model == model)
+        ).one()
+    return {state: int(getattr(row, state) or 0) for state in wanted}
+
+
+def failures(catalog: Catalog, model: int, limit: int = 100) -> list[tuple[str, str, str]]:
+    """Return (SOP Instance UID, state, reason) of instances without a vector, failed ones first."""
+    with catalog.read() as connection:
+        rows = connection.execute(
+            select(schema.instances.c.sop_instance_uid, _work.state, _work.reason)
+            .join(schema.instances, schema.instances.c.id == _work.instance)
+            .where(_work.model == model, _work.state.in_(("failed", "no_pixels")))
+            .order_by(_work.state, schema.instances.c.id)
+            .limit(limit)
+        ).all()
+    return [(row.sop_instance_uid, row.state, row.reason) for row in rows]

@@ -1,0 +1,111 @@
+"""What a similarity query asks and what it is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from cbmir_node.catalog.keys import Level
+
+Method = Literal["cosine", "euclidean"]
+METHODS: tuple[Method, ...] = ("cosine", "euclidean")
+SimilarityLevel = Literal["STUDY", "SERIES", "IMAGE"]
+
+Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One thing to find the like of: something in the node, or a file's vectors.
+
+    Attributes
+    ----------
+    level : {"STUDY", "SERIES", "IMAGE"}
+        What `uid` names.
+    uid : str
+        Study, Series or SOP Instance UID; for a file whatever it is called in messages.
+    vectors : float32 [N, D], optional
+        The frames of an object that is not stored; `uid` is then not looked up.
+    """
+
+    level: SimilarityLevel
+    uid: str
+    vectors: Float32Array | None = None
+
+
+@dataclass(frozen=True)
+class SimilarityQuery:
+    """A question for similar studies, series or images.
+
+    Attributes
+    ----------
+    examples : sequence of Example
+        At least one; with several, a candidate's similarity is the mean over them.
+    level : {"STUDY", "SERIES", "IMAGE"}
+        What is ranked.
+    k : int or None
+        Answers at most; ``None`` takes the configured number.
+    method : {"cosine", "euclidean"} or None
+        ``None`` takes the configured one.
+    filters : mapping of str to str
+        Catalogue keys as in C-FIND (wildcards, date ranges, lists of UIDs); only instances whose
+        tags match are candidates.
+    minimum_age, maximum_age : float or None
+        Patient's age at the study, years, both included.
+    minimum_similarity : float
+        In [0, 1].
+    exclude_same_patient : bool or None
+        Leave out the examples' patients' other studies; ``None`` as configured. The examples'
+        own studies are always left out.
+    """
+
+    examples: Sequence[Example]
+    level: SimilarityLevel = "STUDY"
+    k: int | None = None
+    method: Method | None = None
+    filters: Mapping[str, str] = field(default_factory=dict)
+    minimum_age: float | None = None
+    maximum_age: float | None = None
+    minimum_similarity: float = 0.0
+    exclude_same_patient: bool | None = None
+
+
+@dataclass(frozen=True)
+class SimilarMatch:
+    """One answer, best first.
+
+    Attributes
+    ----------
+    rank : int
+        From 1.
+    row : int
+        Catalogue row number at the query's level.
+    similarity : float
+        In [0, 1], higher is more alike, comparable within one method and model only.
+    matched_sop_instance_uid : str
+        The candidate's image that is most like the examples.
+    label, probability : str, float or None
+        What the model takes that image for.
+    """
+
+    rank: int
+    row: int
+    similarity: float
+    matched_sop_instance_uid: str
+    matched_frame_number: int
+    label: str | None
+    probability: float | None
+
+
+@dataclass(frozen=True)
+class SimilarityAnswer:
+    """A ranking and how it was made."""
+
+    level: Level
+    method: Method
+    model: str
+    matches: list[SimilarMatch]
