@@ -151,7 +151,7 @@ class SearchSettings(_Section):
 class WorkerSettings(_Section):
     """The embedding worker."""
 
-    lease_s: float = Field(120, gt=1, description="how long a claimed instance is held by a worker")
+    lease_s: float = Field(300, gt=1, description="how long a claimed instance is held by a worker")
     claim: int = Field(32, ge=1, description="instances claimed at a time")
     poll_s: float = Field(0.3, gt=0, description="wait between looks into an empty queue")
 

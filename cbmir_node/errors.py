@@ -6,6 +6,7 @@
     ├── ConfigurationError          a setting is wrong; names the key
     ├── MissingPackageError         an optional package is absent; names the extra
     ├── InvalidObjectError          received bytes are not a storable DICOM object
+    │   └── IdentifierError             its UIDs are missing, no UIDs, or not those announced
     ├── OutOfSpaceError             the disk reserve is reached
     ├── ArchiveError                a stored file is missing or damaged
     ├── CatalogError                the catalogue cannot be opened or is of another version
@@ -35,6 +36,10 @@ class MissingPackageError(CbmirError):
 
 class InvalidObjectError(CbmirError):
     """Received bytes are not a complete DICOM object with the identifiers it needs."""
+
+
+class IdentifierError(InvalidObjectError):
+    """A UID the object needs is missing, is no UID, or is another one than was announced."""
 
 
 class OutOfSpaceError(CbmirError):

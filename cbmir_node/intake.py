@@ -18,7 +18,7 @@ from cbmir_node.archive.store import Archive, IncomingObject
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.group_commit import GroupCommit, StoreOutcome
 from cbmir_node.catalog.records import RECORD_KEYWORDS, make_record
-from cbmir_node.errors import CatalogError, InvalidObjectError
+from cbmir_node.errors import CatalogError, IdentifierError
 
 _log = logging.getLogger(__name__)
 
@@ -149,4 +149,4 @@ class Intake:
 
 def _must_agree(name: str, announced: str | None, actual: str) -> None:
     if announced is not None and announced != actual:
-        raise InvalidObjectError(f"{name} {announced} in the command, {actual} in the data set")
+        raise IdentifierError(f"{name} {announced} in the command, {actual} in the data set")

@@ -23,7 +23,7 @@ from pydicom.uid import (
 )
 
 from cbmir_node.archive.structure import has_pixel_data
-from cbmir_node.errors import InvalidObjectError
+from cbmir_node.errors import IdentifierError, InvalidObjectError
 
 _UID_PATTERN = re.compile(r"[0-9]+(\.[0-9]+)*")
 _IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
@@ -205,7 +205,7 @@ def _check_identifiers(attributes: Dataset) -> None:
     for keyword in _IDENTIFIERS:
         text = str(attributes.get(keyword, "") or "").rstrip(" \0")
         if not text:
-            raise InvalidObjectError(f"the object has no {keyword}")
+            raise IdentifierError(f"the object has no {keyword}")
         if not is_uid(text):
-            raise InvalidObjectError(f"{keyword} is not a UID: {text[:64]!r}")
+            raise IdentifierError(f"{keyword} is not a UID: {text[:64]!r}")
         setattr(attributes, keyword, text)

@@ -211,6 +211,13 @@ class Archive:
             yield str(path.relative_to(self.root))
 
 
+def dataset_sha256(path: Path, dataset_offset: int) -> str:
+    """Return the SHA-256 of a file's data set, as `StoredFile.content_sha256` has it."""
+    with path.open("rb") as handle:
+        handle.seek(dataset_offset)
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
 def _spread(study_instance_uid: str) -> str:
     return hashlib.sha256(study_instance_uid.encode()).hexdigest()[:2]
 

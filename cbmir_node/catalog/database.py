@@ -11,14 +11,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from cbmir_node.errors import CatalogError, ConfigurationError, MissingPackageError
 from cbmir_node.resources import resource
 
 _BUSY_TIMEOUT_S = 60
-_VECTOR_LOCK = 0x43424D4952  # "CBMIR": the advisory lock that orders vector commits
 
 
 class Catalog:
@@ -51,25 +50,16 @@ class Catalog:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Open a transaction that only reads: one consistent view."""
-        with self.engine.connect() as connection, connection.begin():
+        with _translated_errors(), self.engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Open a transaction that commits at the end of the block."""
-        writer = self.engine.connect().execution_options(cbmir_write=True)
-        with writer as connection, connection.begin():
-            yield connection
-
-    def order_vector_commits(self, connection: Connection) -> None:
-        """Make this transaction commit before any later one adds vector rows.
-
-        Row numbers are given when a row is inserted, not when it is committed. Without this an
-        index could see row 8, remember it, and miss row 7 that is committed a moment later.
-        SQLite has one writer at a time anyway.
-        """
-        if not self.is_sqlite:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _VECTOR_LOCK})
+        with _translated_errors(), self.engine.connect() as connection:
+            connection.execution_options(cbmir_write=True)
+            with connection.begin():
+                yield connection
 
     def upgrade(self) -> None:
         """Create the schema, or bring it to the version of this program."""
@@ -96,15 +86,22 @@ class Catalog:
     def _alembic(self) -> Iterator[Config]:
         config = Config()
         config.set_main_option("script_location", str(resource("sql")).replace("%", "%%"))
-        try:
-            with self.write() as connection:
-                config.attributes["connection"] = connection
-                yield config
-        except DBAPIError as error:
-            raise CatalogError(
-                f"cannot open the catalogue {self.engine.url!r}: {error.orig}; "
-                "check the URL (catalog.url) and that the server runs"
-            ) from error
+        with self.write() as connection:
+            config.attributes["connection"] = connection
+            yield config
+
+
+@contextmanager
+def _translated_errors() -> Iterator[None]:
+    """Let no error of the database library leave this package."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause = getattr(error, "orig", None) or error
+        raise CatalogError(
+            f"the catalogue does not answer: {str(cause).strip()}; "
+            "check catalog.url, and that the database runs and has room"
+        ) from error
 
 
 def open_catalog(url: str, *, create: bool = False) -> Catalog:

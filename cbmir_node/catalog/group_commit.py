@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sqlalchemy import Connection, delete, insert, select, update
-from sqlalchemy.exc import SQLAlchemyError
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
@@ -122,14 +121,13 @@ class GroupCommit:
                 results = [
                     write_record(connection, record, self._duplicates) for record, _ in group
                 ]
-        except SQLAlchemyError as error:
+        except CatalogError as error:
             if len(group) > 1:  # one bad record must not fail its neighbours
                 for item in group:
                     self._write([item])
                 return
             _log.exception("cannot catalogue %s", group[0][0].sop_instance_uid)
-            failure = CatalogError(f"the catalogue refused the object: {error}")
-            group[0][1].set_exception(failure)
+            group[0][1].set_exception(error)
             return
         for (_, future), result in zip(group, results, strict=True):
             future.set_result(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ class InstalledModel:
         Its row number, which work and vector rows refer to.
     sha256 : str
         Identity of its ONNX file.
+    spaces : dict of str to int
+        Vector space to dimension.
     """
 
     row: int
@@ -38,6 +41,7 @@ class InstalledModel:
     name: str
     version: str
     state: ModelState
+    spaces: dict[str, int]
 
 
 class ModelRegistry:
@@ -50,7 +54,10 @@ class ModelRegistry:
         """Return all models in the order of their installation."""
         with self._catalog.read() as connection:
             rows = connection.execute(select(schema.models).order_by(_models.id)).all()
-        return [InstalledModel(r.id, r.sha256, r.name, r.version, r.state) for r in rows]
+        return [
+            InstalledModel(r.id, r.sha256, r.name, r.version, r.state, json.loads(r.spaces))
+            for r in rows
+        ]
 
     def active(self) -> InstalledModel:
         """Return the model that answers queries."""
@@ -77,7 +84,7 @@ class ModelRegistry:
         problem = "names several models" if found else "is not installed"
         raise ModelError(f"{name!r} {problem}; choose from: {names or 'none'}")
 
-    def add(self, sha256: str, name: str, version: str) -> InstalledModel:
+    def add(self, sha256: str, name: str, version: str, spaces: dict[str, int]) -> InstalledModel:
         """Enter an installed file; entering it again changes nothing."""
         with self._catalog.write() as connection:
             find_or_insert(
@@ -87,6 +94,7 @@ class ModelRegistry:
                 {
                     "name": name,
                     "version": version,
+                    "spaces": json.dumps(spaces),
                     "state": "installed",
                     "installed_at": time.time(),
                 },

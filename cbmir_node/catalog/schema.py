@@ -116,6 +116,8 @@ models = Table(
     Column("sha256", Text, nullable=False, unique=True),
     Column("name", Text, nullable=False),
     Column("version", Text, nullable=False),
+    # JSON object: vector space to dimension
+    Column("spaces", Text, nullable=False),
     # "active" serves queries, "next" is being embedded and then takes over, "installed" rests
     Column("state", Text, nullable=False),
     Column("installed_at", Float, nullable=False),
@@ -130,7 +132,6 @@ work = Table(
     Column("state", Text, nullable=False),
     Column("reason", Text, nullable=False, server_default=""),
     Column("attempts", Integer, nullable=False, server_default="0"),
-    # when the vector was asked for: tells an interrupted re-indexing from a finished one
     Column("requested_at", Float, nullable=False),
     Column("lease_owner", Text),
     Column("lease_until", Float),

@@ -7,17 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Integer,
-    cast,
-    delete,
-    func,
-    insert,
-    literal,
-    select,
-)
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, text
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
@@ -26,6 +16,7 @@ from cbmir_node.catalog.work_queue import Claim, set_state
 _vectors = schema.vectors.c
 _removed = schema.removed_vectors.c
 _BYTES = np.dtype("<f4")
+_COMMIT_ORDER = 0x43424D4952  # the number of an advisory lock, "CBMIR"
 
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]
@@ -61,7 +52,7 @@ def write_vectors(catalog: Catalog, results: Sequence[tuple[Claim, list[FrameVec
         return
     model = results[0][0].model
     with catalog.write() as connection:
-        catalog.order_vector_commits(connection)
+        _order_commits(connection)
         # an instance may have been deleted while it was being embedded
         known = set(
             connection.execute(
@@ -96,6 +87,7 @@ def remove_vectors(
     connection: Connection, instances: Sequence[int], model: int | None = None
 ) -> None:
     """Delete vectors and log their rows for the indexes, in the caller's transaction."""
+    _order_commits(connection)
     wanted: list[ColumnElement[bool]] = [_vectors.instance.in_(list(instances))]
     if model is not None:
         wanted.append(_vectors.model == model)
@@ -106,6 +98,17 @@ def remove_vectors(
         )
     )
     connection.execute(delete(schema.vectors).where(*wanted))
+
+
+def _order_commits(connection: Connection) -> None:
+    """Make this transaction commit before any later one adds or removes vector rows.
+
+    Row numbers are given when a row is inserted, not when it is committed. Without this an index
+    could see row 8, remember it, and miss row 7 that is committed a moment later. SQLite has one
+    writer at a time anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _COMMIT_ORDER})
 
 
 class VectorRows:
@@ -164,16 +167,14 @@ class VectorRows:
         return entries[:, 0], entries[:, 1]
 
     def counts(self) -> tuple[int, int, int]:
-        """Return the number of vectors, the last vector row and the last removal row."""
+        """Return the number of vectors, and the highest vector and removal rows ever given."""
         mine = (_vectors.model == self._model) & (_vectors.space == self._space)
         gone = (_removed.model == self._model) & (_removed.space == self._space)
-        zero = cast(literal(0), Integer)
         with self._catalog.read() as connection:
-            number = connection.execute(select(func.count()).where(mine)).scalar_one()
-            last = connection.execute(
-                select(func.coalesce(func.max(_vectors.id), zero)).where(mine)
-            )
-            removal = connection.execute(
-                select(func.coalesce(func.max(_removed.id), zero)).where(gone)
-            )
-            return int(number), int(last.scalar_one()), int(removal.scalar_one())
+            number, last = connection.execute(
+                select(func.count(), func.max(_vectors.id)).where(mine)
+            ).one()
+            removal, last_gone = connection.execute(
+                select(func.max(_removed.id), func.max(_removed.vector_id)).where(gone)
+            ).one()
+        return int(number), max(last or 0, last_gone or 0), removal or 0

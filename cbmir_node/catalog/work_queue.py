@@ -11,7 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import Connection, and_, case, func, insert, literal, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    case,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
@@ -155,12 +166,26 @@ class WorkQueue:
 
     def release(self) -> None:
         """Give back everything this worker still holds."""
-        with self._catalog.write() as connection:
-            connection.execute(
-                update(schema.work)
-                .where(_work.lease_owner == self._owner, _work.state == "pending")
-                .values(lease_owner=None, lease_until=None)
-            )
+        release_leases(self._catalog, [self._owner])
+
+
+def lease_owners(catalog: Catalog) -> list[str]:
+    """Return who holds claims."""
+    with catalog.read() as connection:
+        owners = select(_work.lease_owner).where(_work.lease_owner.is_not(None)).distinct()
+        return [str(owner) for owner in connection.execute(owners).scalars()]
+
+
+def release_leases(catalog: Catalog, owners: Sequence[str]) -> None:
+    """Free the claims of workers that ended, so that nobody waits for their leases."""
+    if not owners:
+        return
+    with catalog.write() as connection:
+        connection.execute(
+            update(schema.work)
+            .where(_work.lease_owner.in_(list(owners)))
+            .values(lease_owner=None, lease_until=None)
+        )
 
 
 def set_state(
@@ -188,33 +213,37 @@ def set_state(
     )
 
 
-def request_again(
-    catalog: Catalog, model: int, *, states: Sequence[WorkState], before: float
-) -> int:
-    """Queue instances anew whose work was requested before `before`; return their number.
+def request_again(catalog: Catalog, model: int, states: Sequence[WorkState]) -> int:
+    """Queue all instances in these states anew; return their number.
 
     Their vectors stay in use until the new ones replace them.
     """
+    now = time.time()
     with catalog.write() as connection:
-        added = request_missing_work(connection, model, time.time())
-        again = connection.execute(
-            update(schema.work)
-            .where(_work.model == model, _work.state.in_(list(states)), _work.requested_at < before)
-            .values(
-                state="pending",
-                reason="",
-                attempts=0,
-                requested_at=time.time(),
-                lease_owner=None,
-                lease_until=None,
-            )
-        ).rowcount
+        added = request_missing_work(connection, model, now)
+        again = reset_work(connection, (_work.model == model) & _work.state.in_(list(states)), now)
     return added + again
 
 
-def count_states(catalog: Catalog, model: int) -> dict[WorkState, int]:
+def reset_work(connection: Connection, which: ColumnElement[bool], now: float) -> int:
+    """Make work rows pending as if they were new, in the caller's transaction."""
+    return connection.execute(
+        update(schema.work)
+        .where(which)
+        .values(
+            state="pending",
+            reason="",
+            attempts=0,
+            requested_at=now,
+            lease_owner=None,
+            lease_until=None,
+        )
+    ).rowcount
+
+
+def count_states(catalog: Catalog, model: int) -> dict[str, int]:
     """Return how many instances are in each state for a model."""
-    wanted: tuple[WorkState, ...] = ("pending", "embedded", "no_pixels", "failed")
+    wanted = ("pending", "embedded", "no_pixels", "failed")
     with catalog.read() as connection:
         row = connection.execute(
             select(

@@ -9,8 +9,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from cbmir_node.catalog.keys import Level
-
 Method = Literal["cosine", "euclidean"]
 METHODS: tuple[Method, ...] = ("cosine", "euclidean")
 SimilarityLevel = Literal["STUDY", "SERIES", "IMAGE"]
@@ -105,7 +103,7 @@ class SimilarMatch:
 class SimilarityAnswer:
     """A ranking and how it was made."""
 
-    level: Level
+    level: SimilarityLevel
     method: Method
     model: str
     matches: list[SimilarMatch]

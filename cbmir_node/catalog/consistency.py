@@ -1,0 +1,114 @@
+"""Queries that find what does not fit together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from sqlalchemy import and_, func, select
+
+from cbmir_node.catalog import schema
+from cbmir_node.catalog.database import Catalog
+from cbmir_node.catalog.models import InstalledModel
+from cbmir_node.catalog.upsert import insert_unless_present
+from cbmir_node.catalog.work_queue import reset_work
+
+_PAGE = 10_000
+_FLOAT_BYTES = 4
+
+_instances = schema.instances.c
+_work = schema.work.c
+_vectors = schema.vectors.c
+
+
+class StoredInstance(NamedTuple):
+    """An instance and the file it should have."""
+
+    instance: int
+    sop_instance_uid: str
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+def stored_instances(catalog: Catalog) -> Iterator[StoredInstance]:
+    """Iterate over all instances, page by page."""
+    last = 0
+    while True:
+        with catalog.read() as connection:
+            rows = connection.execute(
+                select(
+                    _instances.id,
+                    _instances.sop_instance_uid,
+                    _instances.path,
+                    _instances.size_bytes,
+                    _instances.content_sha256,
+                )
+                .where(_instances.id > last)
+                .order_by(_instances.id)
+                .limit(_PAGE)
+            ).all()
+        if not rows:
+            return
+        for row in rows:
+            yield StoredInstance(*row)
+        last = rows[-1].id
+
+
+def never_queued(catalog: Catalog, model: InstalledModel) -> list[tuple[int, str]]:
+    """Return (row, SOP Instance UID) of instances without a work row for the model."""
+    query = (
+        select(_instances.id, _instances.sop_instance_uid)
+        .select_from(
+            schema.instances.outerjoin(
+                schema.work, and_(_work.instance == _instances.id, _work.model == model.row)
+            )
+        )
+        .where(_work.instance.is_(None))
+    )
+    with catalog.read() as connection:
+        return [(row.id, row.sop_instance_uid) for row in connection.execute(query)]
+
+
+def without_vector(catalog: Catalog, model: InstalledModel) -> list[tuple[int, str]]:
+    """Return (row, SOP Instance UID) of instances marked embedded that have no vector."""
+    query = (
+        select(_instances.id, _instances.sop_instance_uid)
+        .join(schema.work, and_(_work.instance == _instances.id, _work.model == model.row))
+        .where(
+            _work.state == "embedded",
+            ~select(_vectors.id)
+            .where(_vectors.instance == _instances.id, _vectors.model == model.row)
+            .exists(),
+        )
+    )
+    with catalog.read() as connection:
+        return [(row.id, row.sop_instance_uid) for row in connection.execute(query)]
+
+
+def wrong_length(catalog: Catalog, model: InstalledModel) -> list[tuple[int, str]]:
+    """Return (row, SOP Instance UID) of instances with a vector that does not fit the model."""
+    found: dict[int, str] = {}
+    with catalog.read() as connection:
+        for space, dimension in model.spaces.items():
+            query = (
+                select(_instances.id, _instances.sop_instance_uid)
+                .join(schema.vectors, _vectors.instance == _instances.id)
+                .where(
+                    _vectors.model == model.row,
+                    _vectors.space == space,
+                    func.length(_vectors.vector) != dimension * _FLOAT_BYTES,
+                )
+            )
+            found.update((row.id, row.sop_instance_uid) for row in connection.execute(query))
+    return sorted(found.items())
+
+
+def queue_again(catalog: Catalog, model: int, instance: int) -> None:
+    """Queue an instance for a model, whatever its work row says."""
+    now = time.time()
+    row = {"instance": instance, "model": model, "state": "pending", "requested_at": now}
+    with catalog.write() as connection:
+        insert_unless_present(connection, schema.work, [row])
+        reset_work(connection, (_work.model == model) & (_work.instance == instance), now)

@@ -1,0 +1,23 @@
+"""How much the catalogue holds."""
+
+from __future__ import annotations
+
+from sqlalchemy import func, select
+
+from cbmir_node.catalog import schema
+from cbmir_node.catalog.database import Catalog
+
+
+def count_objects(catalog: Catalog) -> dict[str, int]:
+    """Return the number of patients, studies, series and instances."""
+    tables = {
+        "patients": schema.patients,
+        "studies": schema.studies,
+        "series": schema.series,
+        "instances": schema.instances,
+    }
+    with catalog.read() as connection:
+        return {
+            name: int(connection.execute(select(func.count()).select_from(table)).scalar_one())
+            for name, table in tables.items()
+        }

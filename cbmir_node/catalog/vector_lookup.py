@@ -1,0 +1,220 @@
+"""From examples and filters to vector rows, and from vector rows back to images and studies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Select, func, select
+
+from cbmir_node.catalog import schema
+from cbmir_node.catalog.database import Catalog
+from cbmir_node.catalog.matching import conditions
+
+Int64Array = npt.NDArray[np.int64]
+Group = Literal["patient", "study", "series", "instance"]
+
+_GROUP_COLUMN: dict[Group, Any] = {
+    "patient": schema.patients.c.id,
+    "study": schema.studies.c.id,
+    "series": schema.series.c.id,
+    "instance": schema.instances.c.id,
+}
+_UID_COLUMN: dict[Group, Any] = {
+    "study": schema.studies.c.study_instance_uid,
+    "series": schema.series.c.series_instance_uid,
+    "instance": schema.instances.c.sop_instance_uid,
+}
+_HIERARCHY = schema.patients.join(schema.studies).join(schema.series).join(schema.instances)
+_VARIABLES = 10_000  # SQLite and PostgreSQL limit the values of one statement
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where vectors belong: parallel arrays, ascending by vector row.
+
+    Attributes
+    ----------
+    vector, patient, study, series, instance : int64 [N]
+        Row numbers.
+    representative : bool [N]
+        Whether the image may stand for its study.
+    """
+
+    vector: Int64Array
+    patient: Int64Array
+    study: Int64Array
+    series: Int64Array
+    instance: Int64Array
+    representative: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.vector)
+
+    def take(self, chosen: npt.NDArray[Any]) -> Places:
+        """Return the places at positions or by mask."""
+        return Places(
+            self.vector[chosen],
+            self.patient[chosen],
+            self.study[chosen],
+            self.series[chosen],
+            self.instance[chosen],
+            self.representative[chosen],
+        )
+
+    def group(self, group: Group) -> Int64Array:
+        """Return the row numbers of one level."""
+        array: Int64Array = getattr(self, group)
+        return array
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The image behind one vector, and what the model takes it for."""
+
+    sop_instance_uid: str
+    frame_number: int
+    label: str | None
+    probability: float | None
+
+
+class VectorLookup:
+    """Relates the vectors of one model and space to the catalogue's hierarchy.
+
+    Parameters
+    ----------
+    catalog : Catalog
+        Where both are.
+    model : int
+        Row of the model.
+    space : str
+        Vector space.
+    """
+
+    def __init__(self, catalog: Catalog, model: int, space: str) -> None:
+        self._catalog = catalog
+        self._mine = (schema.vectors.c.model == model) & (schema.vectors.c.space == space)
+
+    def rows_of(self, group: Group, uid: str) -> list[int]:
+        """Return the rows of the studies, series or instances with this UID."""
+        column = _GROUP_COLUMN[group]
+        with self._catalog.read() as connection:
+            found = connection.execute(
+                select(column).select_from(_HIERARCHY).where(_UID_COLUMN[group] == uid).distinct()
+            )
+            return list(found.scalars())
+
+    def in_groups(self, group: Group, rows: Sequence[int]) -> Places:
+        """Return the places of all vectors in these patients, studies, series or instances."""
+        return self._places(_GROUP_COLUMN[group], rows)
+
+    def of_vectors(self, vectors: Sequence[int]) -> Places:
+        """Return the places of these vectors; those that are gone are left out."""
+        return self._places(schema.vectors.c.id, vectors)
+
+    def matching(
+        self,
+        filters: Mapping[str, str],
+        minimum_age: float | None = None,
+        maximum_age: float | None = None,
+    ) -> Int64Array:
+        """Return the vectors of instances whose tags match, ascending.
+
+        Raises
+        ------
+        QueryError
+            A filter's value does not fit its VR.
+        """
+        wanted = [self._mine, conditions(filters)]
+        age = schema.studies.c.age_years
+        if minimum_age is not None:
+            wanted.append(age >= minimum_age)
+        if maximum_age is not None:
+            # 45 years means until the 46th birthday, as people count
+            wanted.append(age < maximum_age + 1)
+        query = (
+            select(schema.vectors.c.id)
+            .select_from(_HIERARCHY.join(schema.vectors))
+            .where(*wanted)
+            .order_by(schema.vectors.c.id)
+        )
+        with self._catalog.read() as connection:
+            return np.asarray(connection.execute(query).scalars().all(), dtype=np.int64)
+
+    def newest_study(self, filters: Mapping[str, str]) -> str | None:
+        """Return the Study Instance UID of the newest matching study, embedded ones first."""
+        embedded = func.count(schema.vectors.c.id) > 0
+        query = (
+            select(schema.studies.c.study_instance_uid)
+            .select_from(_HIERARCHY.outerjoin(schema.vectors, _vector_join() & self._mine))
+            .where(conditions(filters))
+            .group_by(schema.studies.c.id)
+            .order_by(
+                embedded.desc(),
+                schema.studies.c.study_date.desc(),
+                schema.studies.c.study_time.desc(),
+                schema.studies.c.id.desc(),
+            )
+            .limit(1)
+        )
+        with self._catalog.read() as connection:
+            return connection.execute(query).scalar()
+
+    def frames(self, vectors: Sequence[int]) -> dict[int, Frame]:
+        """Return the image behind each vector row."""
+        found: dict[int, Frame] = {}
+        for part in _parts(vectors):
+            query = (
+                select(
+                    schema.vectors.c.id,
+                    schema.instances.c.sop_instance_uid,
+                    schema.vectors.c.frame_number,
+                    schema.vectors.c.label,
+                    schema.vectors.c.probability,
+                )
+                .join(schema.instances, _vector_join())
+                .where(schema.vectors.c.id.in_(part))
+            )
+            with self._catalog.read() as connection:
+                for row in connection.execute(query):
+                    found[row.id] = Frame(
+                        row.sop_instance_uid, row.frame_number, row.label, row.probability
+                    )
+        return found
+
+    def _places(self, column: Any, rows: Sequence[int]) -> Places:
+        found: list[tuple[Any, ...]] = []
+        for part in _parts(rows):
+            with self._catalog.read() as connection:
+                found += map(tuple, connection.execute(self._places_query(column, part)))
+        table = np.asarray(found, dtype=np.int64).reshape(-1, 6)
+        table = table[np.argsort(table[:, 0], kind="stable")]
+        vector, patient, study, series, instance, representative = table.T
+        return Places(vector, patient, study, series, instance, representative.astype(bool))
+
+    def _places_query(self, column: Any, part: Sequence[int]) -> Select[Any]:
+        return (
+            select(
+                schema.vectors.c.id,
+                schema.studies.c.patient,
+                schema.studies.c.id,
+                schema.series.c.id,
+                schema.instances.c.id,
+                schema.instances.c.representative,
+            )
+            .select_from(_HIERARCHY.join(schema.vectors))
+            .where(self._mine, column.in_(part))
+        )
+
+
+def _vector_join() -> Any:
+    return schema.vectors.c.instance == schema.instances.c.id
+
+
+def _parts(rows: Sequence[int]) -> Iterator[list[int]]:
+    unique = sorted({int(row) for row in rows})
+    for start in range(0, len(unique), _VARIABLES):
+        yield unique[start : start + _VARIABLES]

@@ -1,0 +1,51 @@
+"""``cbmir-node config``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from cbmir_node.cli.options import as_json, print_json, settings_options
+from cbmir_node.config import Settings, setting_keys
+
+
+@click.group(short_help="Show and check settings.")
+def config() -> None:
+    """Show and check settings."""
+
+
+@config.command(short_help="Show every setting and its value.")
+@as_json
+@settings_options
+def show(settings: Settings, as_json: bool) -> None:
+    """Show every setting and the value it has here, as a configuration file."""
+    if as_json:
+        print_json(settings.model_dump(mode="json"))
+        return
+    section = None
+    for key, field in setting_keys():
+        *sections, name = key.split(".")
+        if sections != section:
+            section = sections
+            if sections:
+                click.echo(f"\n[{'.'.join(sections)}]")
+        value: object = settings
+        for part in key.split("."):
+            value = getattr(value, part)
+        line = f"# {name} is not set" if value is None else f"{name} = {_toml(value)}"
+        click.echo(f"{line}  # {field.description}")
+
+
+@config.command(short_help="Check a configuration file.")
+@settings_options
+def check(settings: Settings) -> None:
+    """Check the configuration: exit code 1 and the wrong keys, or 'ok'."""
+    click.echo(f"ok: data in {settings.data_dir}, catalogue {settings.catalog_url}")
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return json.dumps(str(value)) if isinstance(value, str | Path) else str(value)

@@ -1,0 +1,22 @@
+"""``cbmir-node db``."""
+
+from __future__ import annotations
+
+import click
+
+from cbmir_node.catalog.database import open_catalog
+from cbmir_node.cli.options import settings_options
+from cbmir_node.config import Settings
+
+
+@click.group("db", short_help="Keep the catalogue's schema up to date.")
+def database() -> None:
+    """Keep the catalogue's schema up to date."""
+
+
+@database.command(short_help="Create or upgrade the schema.")
+@settings_options
+def upgrade(settings: Settings) -> None:
+    """Create the catalogue's schema, or bring it to this program's version; 'serve' does it too."""
+    open_catalog(settings.catalog_url, create=True).close()
+    click.echo(f"the catalogue {settings.catalog_url} is up to date")

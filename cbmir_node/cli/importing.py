@@ -1,0 +1,82 @@
+"""``cbmir-node import``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import click
+
+from cbmir_node.catalog.group_commit import StoreOutcome
+from cbmir_node.cli.options import as_json, dicom_files, print_json, settings_options
+from cbmir_node.config import Settings
+from cbmir_node.errors import CbmirError, InvalidObjectError
+from cbmir_node.intake import Intake
+from cbmir_node.node import open_intake
+from cbmir_node.stores import open_stores
+
+_PARALLEL = 4
+_NOT_DICOM = "not a DICOM file"
+
+
+@click.command("import", short_help="Take DICOM files into the archive.")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@as_json
+@settings_options
+def import_command(settings: Settings, paths: tuple[Path, ...], as_json: bool) -> None:
+    """Take DICOM files and folders of them into the archive, as safely as C-STORE does.
+
+    Files that are not DICOM are skipped and counted. Works beside a running node; without one the
+    next 'serve' or 'reindex' embeds what was imported. Exit code 1 when a DICOM object was refused.
+    """
+    files = dicom_files(paths)
+    stores = open_stores(settings, create=True)
+    try:
+        intake = open_intake(stores)
+        try:
+            outcomes = _import_all(intake, files, quiet=as_json)
+        finally:
+            intake.close()
+    finally:
+        stores.close()
+    counts = Counter(outcome for _, outcome, _ in outcomes)
+    refused = [
+        {"file": str(path), "reason": reason}
+        for path, outcome, reason in outcomes
+        if outcome == "refused"
+    ]
+    if as_json:
+        names = [*(outcome.value for outcome in StoreOutcome), "skipped", "refused"]
+        print_json({**{name: counts[name] for name in names}, "refusals": refused})
+    else:
+        click.echo(", ".join(f"{number} {name}" for name, number in sorted(counts.items())))
+        for item in refused:
+            click.echo(f"refused {item['file']}: {item['reason']}", err=True)
+    if refused:
+        click.get_current_context().exit(1)
+
+
+def _import_all(intake: Intake, files: list[Path], *, quiet: bool) -> list[tuple[Path, str, str]]:
+    """Return (file, outcome, reason) of each file."""
+
+    def one(path: Path) -> tuple[Path, str, str]:
+        return path, *_import_file(intake, path)
+
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        results: Iterator[tuple[Path, str, str]] = pool.map(one, files)
+        with click.progressbar(results, length=len(files), label="Importing", hidden=quiet) as bar:
+            return list(bar)
+
+
+def _import_file(intake: Intake, path: Path) -> tuple[str, str]:
+    try:
+        receipt = intake.accept_file(path)
+    except InvalidObjectError as error:
+        return ("skipped" if str(error) == _NOT_DICOM else "refused"), str(error)
+    except CbmirError as error:
+        return "refused", str(error)
+    except OSError as error:
+        return "refused", f"cannot be read: {error.strerror}"
+    return receipt.outcome.value, ""

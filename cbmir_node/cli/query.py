@@ -1,0 +1,203 @@
+"""``cbmir-node query``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import numpy as np
+
+from cbmir_node.catalog.hierarchy import rows_by_number
+from cbmir_node.cli.options import as_json, print_json, print_table, settings_options
+from cbmir_node.config import Settings
+from cbmir_node.embedding.contract import EMBEDDING
+from cbmir_node.embedding.session import EmbeddingModel
+from cbmir_node.errors import CatalogError
+from cbmir_node.imaging.decoder_process import DecoderProcess
+from cbmir_node.node import open_search
+from cbmir_node.search.query import (
+    METHODS,
+    Example,
+    Method,
+    SimilarityAnswer,
+    SimilarityLevel,
+    SimilarityQuery,
+)
+from cbmir_node.stores import Stores, open_stores
+from cbmir_node.vectorizing import frame_vectors
+
+_SHOWN: dict[SimilarityLevel, tuple[str, ...]] = {
+    "STUDY": (
+        "StudyInstanceUID",
+        "PatientID",
+        "PatientSex",
+        "StudyDate",
+        "ModalitiesInStudy",
+        "StudyDescription",
+    ),
+    "SERIES": (
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "PatientID",
+        "StudyDate",
+        "Modality",
+        "BodyPartExamined",
+    ),
+    "IMAGE": ("StudyInstanceUID", "SOPInstanceUID", "PatientID", "Modality", "BodyPartExamined"),
+}
+
+
+@click.command(short_help="Find similar studies, series or images.")
+@click.option("--study", multiple=True, metavar="UID", help="A study as example; repeatable.")
+@click.option("--series", multiple=True, metavar="UID", help="A series as example; repeatable.")
+@click.option("--instance", multiple=True, metavar="UID", help="An image as example; repeatable.")
+@click.option(
+    "--file",
+    "files",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A DICOM file as example; it is not stored. Repeatable.",
+)
+@click.option("-k", type=click.IntRange(1), help="Number of answers.  [default: search.results]")
+@click.option(
+    "--level",
+    type=click.Choice(["study", "series", "image"]),
+    default="study",
+    show_default=True,
+    help="What is ranked.",
+)
+@click.option("--method", type=click.Choice(METHODS), help="Distance.  [default: search.method]")
+@click.option("--modality", help="Only this Modality.")
+@click.option("--body-part", help="Only this Body Part Examined; wildcards * and ?.")
+@click.option("--sex", type=click.Choice(["F", "M", "O"]), help="Only this Patient's Sex.")
+@click.option("--age", metavar="FROM-TO", help="Only ages in this range of years, as 40-60 or 40-.")
+@click.option("--study-date", metavar="FROM-TO", help="Only dates in this range, as 20200101-.")
+@click.option("--same-patient", is_flag=True, help="Do not leave out the example's own patient.")
+@as_json
+@settings_options
+def query(
+    settings: Settings,
+    study: tuple[str, ...],
+    series: tuple[str, ...],
+    instance: tuple[str, ...],
+    files: tuple[Path, ...],
+    k: int | None,
+    level: str,
+    method: Method | None,
+    modality: str | None,
+    body_part: str | None,
+    sex: str | None,
+    age: str | None,
+    study_date: str | None,
+    same_patient: bool,
+    as_json: bool,
+) -> None:
+    """Find what looks like the examples, best first, from a running or a stopped node.
+
+    With several examples a candidate's similarity is the mean over them.
+    """
+    if not (study or series or instance or files):
+        raise click.UsageError(
+            "name an example: --study, --series, --instance or --file (see --help)"
+        )
+    minimum_age, maximum_age = _ages(age)
+    filters = {
+        "Modality": modality,
+        "BodyPartExamined": body_part,
+        "PatientSex": sex,
+        "StudyDate": study_date,
+    }
+    stores = open_stores(settings, create=False)
+    try:
+        examples = [
+            *(Example("STUDY", uid) for uid in study),
+            *(Example("SERIES", uid) for uid in series),
+            *(Example("IMAGE", uid) for uid in instance),
+            *_file_examples(stores, files),
+        ]
+        answer = open_search(stores, writable=False).answer(
+            SimilarityQuery(
+                examples=examples,
+                level=level.upper(),  # type: ignore[arg-type]  # click checked the choice
+                k=k,
+                method=method,
+                filters={key: value for key, value in filters.items() if value},
+                minimum_age=minimum_age,
+                maximum_age=maximum_age,
+                exclude_same_patient=False if same_patient else None,
+            )
+        )
+        _show(stores, answer, as_json=as_json)
+    finally:
+        stores.close()
+
+
+def _file_examples(stores: Stores, files: tuple[Path, ...]) -> list[Example]:
+    """Embed files that are not in the node."""
+    if not files:
+        return []
+    network = EmbeddingModel.load(stores.active_model_file(), stores.settings.embedding)
+    with DecoderProcess(stores.settings.imaging) as decoder:
+        examples = []
+        for path in files:
+            frames = decoder.decode(path, network.description.preprocessing)
+            vectors = [frame.spaces[EMBEDDING] for frame in frame_vectors(frames, network)]
+            examples.append(Example("IMAGE", str(path), np.stack(vectors)))
+    return examples
+
+
+def _ages(text: str | None) -> tuple[float | None, float | None]:
+    if text is None:
+        return None, None
+    first, dash, last = text.partition("-")
+    try:
+        minimum = float(first) if first else None
+        maximum = (float(last) if last else None) if dash else minimum
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a range of years such as 40-60") from None
+    return minimum, maximum
+
+
+def _show(stores: Stores, answer: SimilarityAnswer, *, as_json: bool) -> None:
+    level = answer.level
+    shown = _SHOWN[level]
+    found = rows_by_number(stores.catalog, level, [match.row for match in answer.matches], shown)
+    results = []
+    for match in answer.matches:
+        if match.row not in found:
+            raise CatalogError("the catalogue changed during the query; ask again")
+        results.append(
+            {
+                "rank": match.rank,
+                "similarity": round(match.similarity, 6),
+                **found[match.row].values,
+                "matched_sop_instance_uid": match.matched_sop_instance_uid,
+                "matched_frame_number": match.matched_frame_number,
+                "label": match.label,
+                "probability": match.probability,
+            }
+        )
+    if as_json:
+        print_json(
+            {
+                "level": answer.level.lower(),
+                "method": answer.method,
+                "model": answer.model,
+                "results": results,
+            }
+        )
+        return
+    print_table(
+        ["#", "similarity", "class", *shown],
+        [
+            [
+                result["rank"],
+                f"{result['similarity']:.4f}",
+                result["label"] or "",
+                *(result[key] for key in shown),
+            ]
+            for result in results
+        ],
+    )
+    if not results:
+        click.echo("nothing similar: no other study is embedded yet, or the filters leave none")

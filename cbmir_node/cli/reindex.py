@@ -1,0 +1,56 @@
+"""``cbmir-node reindex``."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from cbmir_node.catalog.work_queue import WorkState, count_states, request_again
+from cbmir_node.cli.options import settings_options
+from cbmir_node.config import Settings
+from cbmir_node.stores import Stores, open_stores
+from cbmir_node.worker import Worker
+
+
+@click.command(short_help="Embed again what the archive holds.")
+@click.option("--failed", is_flag=True, help="Only what failed or had no pixels.")
+@click.option("--pending", is_flag=True, help="Only what still waits: finish the queue.")
+@click.option("--restart", is_flag=True, help="Begin again instead of resuming.")
+@settings_options
+def reindex(settings: Settings, failed: bool, pending: bool, restart: bool) -> None:
+    """Embed everything in the archive again with the model in use.
+
+    Old vectors answer queries until new ones replace them. Interrupted, the command goes on where
+    it stopped when it is given again; beside a running node both share the work.
+    """
+    if failed and pending:
+        raise click.UsageError("--failed and --pending exclude each other")
+    stores = open_stores(settings, create=False)
+    try:
+        model = stores.registry.active()
+        waiting = count_states(stores.catalog, model.row)["pending"]
+        if waiting and not restart and not failed:
+            click.echo(f"resuming: {waiting} instances wait (--restart begins again)")
+        elif not pending:
+            states: list[WorkState] = ["failed", "no_pixels"]
+            if not failed:
+                states.append("embedded")
+            request_again(stores.catalog, model.row, states)
+        _work(stores)
+        counts = count_states(stores.catalog, model.row)
+    finally:
+        stores.close()
+    click.echo(", ".join(f"{number} {state}" for state, number in counts.items()))
+
+
+def _work(stores: Stores) -> None:
+    """Embed until nothing is pending, whoever does it."""
+    model = stores.registry.active()
+    total = count_states(stores.catalog, model.row)["pending"]
+    with Worker(stores) as worker, click.progressbar(length=total, label="Embedding") as bar:
+        while left := count_states(stores.catalog, model.row)["pending"]:
+            if not worker.work_once(model):
+                time.sleep(0.5)  # the rest is in the hands of a running node
+            bar.update(max(0, total - left - bar.pos))
+        bar.update(total - bar.pos)

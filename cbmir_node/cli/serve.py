@@ -1,0 +1,77 @@
+"""``cbmir-node serve``."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from pathlib import Path
+
+import click
+
+from cbmir_node.config import load_settings
+from cbmir_node.node import Node
+
+
+@click.command(short_help="Run the node.")
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of everything the node keeps.  [default: the user's data folder]",
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Configuration file (TOML).",
+)
+@click.option("--dicom-port", type=click.IntRange(0, 65535), help="DICOM port; 0 takes a free one.")
+@click.option("--http-port", type=click.IntRange(0, 65535), help="HTTP port; 0 takes a free one.")
+@click.option("--ports-file", type=click.Path(path_type=Path), help="Write the ports here as JSON.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Least severe messages shown.",
+)
+def serve(
+    data_dir: Path | None,
+    config_file: Path | None,
+    dicom_port: int | None,
+    http_port: int | None,
+    ports_file: Path | None,
+    log_level: str | None,
+) -> None:
+    """Run the node until it is told to stop (Ctrl-C or SIGTERM)."""
+    settings = load_settings(
+        config_file,
+        {
+            "data_dir": data_dir,
+            "dicom.port": dicom_port,
+            "http.port": http_port,
+            "log_level": log_level,
+        },
+    )
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.captureWarnings(capture=True)
+    # pynetdicom tells every step of every association as INFO or ERROR; the node tells its own
+    logging.getLogger("pynetdicom").setLevel(
+        logging.DEBUG if settings.log_level == "debug" else logging.CRITICAL
+    )
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with Node(settings) as node:
+        ports = {"dicom": node.dicom.port, "http": node.http.port}
+        click.echo(
+            f"cbmir-node ready: DICOM {settings.dicom.ae_title} and "
+            f"{settings.dicom.similarity_ae_title} at {settings.dicom.host}:{ports['dicom']}, "
+            f"HTTP at http://{settings.http.host}:{ports['http']}, data in {settings.data_dir}"
+        )
+        if ports_file is not None:
+            partial = ports_file.with_suffix(".part")
+            partial.write_text(f'{{"dicom": {ports["dicom"]}, "http": {ports["http"]}}}\n')
+            partial.rename(ports_file)
+        stop.wait()
+        click.echo("stopping")

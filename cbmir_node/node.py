@@ -1,0 +1,185 @@
+"""The composition root: builds the node from its settings, starts it and stops it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO
+
+from cbmir_node.catalog.statistics import count_objects
+from cbmir_node.catalog.work_queue import count_states
+from cbmir_node.config import Settings
+from cbmir_node.dicom.server import DicomServer
+from cbmir_node.errors import CbmirError, ConfigurationError
+from cbmir_node.intake import Intake
+from cbmir_node.search.engine import SimilaritySearch
+from cbmir_node.stores import Stores, open_stores
+from cbmir_node.supervisor import WorkerSupervisor
+from cbmir_node.web.app import create_app
+from cbmir_node.web.server import HttpServer
+
+_MAINTENANCE_S = 2.0
+_LOCK_FILE = "node.lock"
+
+_log = logging.getLogger(__name__)
+
+
+class Node:
+    """A running node; a context manager that starts and stops it.
+
+    Parameters
+    ----------
+    settings : Settings
+        Validated.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._exits = contextlib.ExitStack()
+        self._stop = threading.Event()
+        self._maintenance_error = ""
+
+    def __enter__(self) -> Node:
+        with contextlib.ExitStack() as exits:
+            self._start(exits)
+            self._exits = exits.pop_all()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._exits.close()
+
+    def _start(self, exits: contextlib.ExitStack) -> None:
+        """Start part by part; what was started is stopped in reverse order."""
+        settings = self.settings
+        self.stores: Stores = open_stores(settings, create=True)
+        exits.callback(self.stores.close)
+        exits.enter_context(_only_node(settings.data_dir))
+        swept = self.stores.archive.sweep()
+        if swept:
+            _log.info("removed %d interrupted receptions", swept)
+        self.search = open_search(self.stores, writable=True)
+        self.intake = open_intake(self.stores)
+        exits.callback(self.intake.close)
+        self._supervisor = WorkerSupervisor(settings)
+        self._supervisor.start()
+        exits.callback(self._supervisor.stop)
+        maintenance = threading.Thread(target=self._maintain, name="maintenance", daemon=True)
+        maintenance.start()
+        exits.callback(maintenance.join)
+        exits.callback(self._stop.set)
+        self.dicom = DicomServer(settings.dicom, self.intake, self.stores.catalog, self.search)
+        self.dicom.start()
+        exits.callback(self.dicom.stop)
+        self.http = HttpServer(settings.http, create_app(self))
+        self.http.start()
+        exits.callback(self.http.stop)
+
+    def _maintain(self) -> None:
+        """Keep the index warm, so that no query waits for a long catch-up."""
+        while not self._stop.wait(_MAINTENANCE_S):
+            try:
+                self.search.maintain()
+                self._maintenance_error = ""
+            except (CbmirError, OSError) as error:
+                if str(error) != self._maintenance_error:
+                    _log.exception("index maintenance failed; it is tried again")
+                self._maintenance_error = str(error)
+
+    def problems(self) -> list[str]:
+        """Return why the node cannot do its work right now; empty when it can."""
+        problems = []
+        if not self.stores.archive.has_room():
+            problems.append("the disk reserve is reached: nothing more is stored")
+        if not self._supervisor.is_running():
+            problems.append("the embedding worker is not running")
+        if self._maintenance_error:
+            problems.append(f"the index is not up to date: {self._maintenance_error}")
+        try:
+            self.stores.registry.active()
+        except CbmirError as error:
+            problems.append(f"the catalogue does not answer: {error}")
+        return problems
+
+    def gauges(self) -> Mapping[str, tuple[str, Mapping[str, float]]]:
+        """Return the present values for Prometheus."""
+        model = self.stores.registry.active()
+        objects = count_objects(self.stores.catalog)
+        return {
+            "cbmir_objects": ("Rows of the catalogue", objects),
+            "cbmir_embedding_state": (
+                "Instances by state of their embedding with the active model",
+                count_states(self.stores.catalog, model.row),
+            ),
+            "cbmir_index_vectors": ("Vectors in the index", {"": len(self.search.active_cache())}),
+            "cbmir_archive_free_bytes": (
+                "Free space of the archive's file system",
+                {"": self.stores.archive.free_bytes()},
+            ),
+            "cbmir_associations": ("Open associations", {"": self.dicom.active_associations()}),
+        }
+
+    def counters(self) -> Mapping[str, tuple[str, Mapping[str, float]]]:
+        """Return what only grows, for Prometheus."""
+        return {
+            **self.dicom.counters(),
+            "cbmir_worker_restarts": (
+                "Times the worker ended and was started again",
+                {"": self._supervisor.restarts},
+            ),
+        }
+
+
+def open_intake(stores: Stores) -> Intake:
+    """Build the way in, as configured."""
+    settings = stores.settings
+    return Intake(
+        stores.archive,
+        stores.catalog,
+        settings.catalog.group_commit,
+        settings.archive.duplicates,
+    )
+
+
+def open_search(stores: Stores, *, writable: bool) -> SimilaritySearch:
+    """Build the retrieval pipeline, as configured."""
+    settings = stores.settings
+    return SimilaritySearch(
+        stores.catalog, settings.index_path, settings.search, settings.index, writable=writable
+    )
+
+
+def is_node_running(data_dir: Path) -> bool:
+    """Tell whether a node holds the data folder."""
+    path = data_dir / _LOCK_FILE
+    if not path.exists():
+        return False
+    with path.open("rb") as handle:
+        return not _lock(handle)
+
+
+@contextlib.contextmanager
+def _only_node(data_dir: Path) -> Iterator[None]:
+    """Hold the data folder for this node; the operating system frees it when the process ends."""
+    path = data_dir / _LOCK_FILE
+    with path.open("a+") as handle:
+        if not _lock(handle):
+            raise ConfigurationError(
+                f"data_dir: another node already runs on {data_dir}; stop it or choose another"
+            )
+        handle.truncate(0)
+        handle.write(f"{os.getpid()}\n")
+        handle.flush()
+        yield
+
+
+def _lock(handle: IO[str] | IO[bytes]) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

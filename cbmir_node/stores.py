@@ -1,0 +1,121 @@
+"""Everything a node keeps, opened: archive, catalogue and installed models."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from cbmir_node.archive.store import Archive
+from cbmir_node.catalog.database import Catalog, open_catalog
+from cbmir_node.catalog.models import InstalledModel, ModelRegistry, ModelState
+from cbmir_node.config import Settings
+from cbmir_node.embedding.store import ModelStore, shipped_model
+from cbmir_node.errors import ConfigurationError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stores:
+    """What is on disk and in the database.
+
+    Attributes
+    ----------
+    archive : Archive
+        Received objects.
+    catalog : Catalog
+        Tags, work and vectors.
+    models : ModelStore
+        ONNX files.
+    registry : ModelRegistry
+        Which of them is in use.
+    """
+
+    settings: Settings
+    archive: Archive
+    catalog: Catalog
+    models: ModelStore
+    registry: ModelRegistry
+
+    def close(self) -> None:
+        """Close the database."""
+        self.catalog.close()
+
+    def install(self, onnx_file: Path) -> InstalledModel:
+        """Check an ONNX file, copy it into the data folder and enter it in the catalogue."""
+        description = self.models.install(onnx_file)
+        return self.registry.add(
+            description.sha256, description.name, description.version, description.spaces
+        )
+
+    def active_model_file(self) -> Path:
+        """Return the ONNX file of the model that answers queries."""
+        return self.models.path(self.registry.active().sha256)
+
+    def use(self, model: InstalledModel) -> ModelState:
+        """Make a model the one that answers queries, at once or when it has caught up."""
+        return self.registry.use(model)
+
+
+def open_stores(settings: Settings, *, create: bool) -> Stores:
+    """Open the data folder.
+
+    Parameters
+    ----------
+    settings : Settings
+    create : bool
+        Create what is missing, upgrade the schema, and install the shipped model when there is
+        none in use.
+
+    Raises
+    ------
+    CatalogError, ArchiveError, ModelError, ConfigurationError
+        Something cannot be opened; the message says what to do.
+    """
+    if create:
+        try:
+            settings.data_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"data_dir: cannot create {settings.data_dir}: {error.strerror}; "
+                "name another folder with --data-dir"
+            ) from error
+    catalog = open_catalog(settings.catalog_url, create=create)
+    stores = Stores(
+        settings,
+        Archive(
+            settings.archive_path,
+            settings.archive.reserve_mib << 20,
+            settings.archive.max_object_mib << 20,
+        ),
+        catalog,
+        ModelStore(settings.models_path),
+        ModelRegistry(catalog),
+    )
+    if create and not stores.registry.in_use():
+        model = stores.install(shipped_model())
+        stores.use(model)
+        _log.info("using the shipped model %s:%s", model.name, model.version)
+    return stores
+
+
+def process_identity() -> str:
+    """Return what names this process in leases: host and process number."""
+    return f"{socket.gethostname()}/{os.getpid()}"
+
+
+def is_alive_here(identity: str) -> bool | None:
+    """Tell whether the process behind an identity runs; ``None`` when it is on another host."""
+    host, _, number = identity.rpartition("/")
+    if host != socket.gethostname() or not number.isdigit():
+        return None
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

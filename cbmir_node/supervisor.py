@@ -1,0 +1,73 @@
+"""Keeps the embedding worker running beside the node."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import threading
+from multiprocessing.context import SpawnProcess
+
+from cbmir_node.config import Settings
+from cbmir_node.worker import worker_process
+
+_LONGEST_PAUSE_S = 30.0
+_STOP_TIMEOUT_S = 15.0
+
+_log = logging.getLogger(__name__)
+
+
+class WorkerSupervisor:
+    """Starts the worker process and starts it again when it dies.
+
+    Parameters
+    ----------
+    settings : Settings
+        Handed to the worker.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stop = threading.Event()
+        self._process: SpawnProcess | None = None
+        self._thread = threading.Thread(target=self._run, name="worker-supervisor", daemon=True)
+        self.restarts = 0
+
+    def start(self) -> None:
+        """Start the worker in the background."""
+        self._thread.start()
+
+    def is_running(self) -> bool:
+        """Tell whether the worker process is alive."""
+        return self._process is not None and self._process.is_alive()
+
+    def stop(self) -> None:
+        """End the worker; what it holds is given back or taken over after a restart."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        pause = 1.0
+        while not self._stop.is_set():
+            process = context.Process(
+                target=worker_process, args=(self._settings,), name="cbmir-worker"
+            )
+            process.start()
+            self._process = process
+            while process.is_alive() and not self._stop.wait(0.2):
+                pass
+            if self._stop.is_set():
+                _end(process)
+                return
+            self.restarts += 1
+            _log.error("the worker ended with code %s; a new one starts", process.exitcode)
+            self._stop.wait(pause)
+            pause = min(_LONGEST_PAUSE_S, 2 * pause)
+
+
+def _end(process: SpawnProcess) -> None:
+    process.terminate()
+    process.join(_STOP_TIMEOUT_S)
+    if process.is_alive():
+        process.kill()
+        process.join()

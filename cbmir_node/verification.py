@@ -1,0 +1,154 @@
+"""Do archive, catalogue, vectors and index agree, and what mends them where they do not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from cbmir_node.archive.header import read_header
+from cbmir_node.archive.store import dataset_sha256
+from cbmir_node.catalog import consistency
+from cbmir_node.catalog.models import InstalledModel
+from cbmir_node.errors import CbmirError
+from cbmir_node.node import is_node_running, open_intake, open_search
+from cbmir_node.stores import Stores
+
+Kind = Literal[
+    "file without a row",
+    "row without its file",
+    "file damaged",
+    "instance never queued",
+    "embedded without a vector",
+    "vector of a wrong length",
+    "index differs",
+]
+
+_REMEDIES: dict[Kind, str] = {
+    "file without a row": "stored but never acknowledged; --repair takes it in",
+    "row without its file": "send the object again",
+    "file damaged": "send the object again",
+    "instance never queued": "--repair queues it",
+    "embedded without a vector": "--repair queues it again",
+    "vector of a wrong length": "--repair queues it again",
+    "index differs": "--repair rebuilds it from the catalogue",
+}
+_YOUNG_S = 60.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One disagreement.
+
+    Attributes
+    ----------
+    kind : str
+        What is wrong.
+    subject : str
+        SOP Instance UID, file or index concerned.
+    row : int
+        Instance concerned, 0 where there is none.
+    model : int
+        Model concerned, 0 where there is none.
+    """
+
+    kind: Kind
+    subject: str
+    row: int = 0
+    model: int = 0
+
+    @property
+    def remedy(self) -> str:
+        """What can be done about it."""
+        return _REMEDIES[self.kind]
+
+
+class Verification:
+    """Compares the stores with each other.
+
+    Parameters
+    ----------
+    stores : Stores
+        Opened; a node may run beside.
+    """
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
+        self._running = is_node_running(stores.settings.data_dir)
+
+    def findings(self, *, deep: bool = False) -> list[Finding]:
+        """Return every disagreement.
+
+        Parameters
+        ----------
+        deep : bool
+            Read every file and compare its content's digest.
+        """
+        found = [*self._archive(deep=deep)]
+        for model in self._stores.registry.in_use():
+            found += self._vectors(model)
+        if any(model.state == "active" for model in self._stores.registry.in_use()):
+            found += self._index()
+        return found
+
+    def repair(self, findings: Sequence[Finding]) -> list[Finding]:
+        """Mend what can be mended; return what was."""
+        intake = open_intake(self._stores)
+        try:
+            return [finding for finding in findings if self._mend(finding, intake.adopt)]
+        finally:
+            intake.close()
+
+    def _archive(self, *, deep: bool) -> Iterator[Finding]:
+        # files first: what is acknowledged in between has a row by the time rows are read
+        files = set(self._stores.archive.files())
+        rows = {row.path: row for row in consistency.stored_instances(self._stores.catalog)}
+        for path in sorted(files - rows.keys()):
+            if not self._may_be_on_its_way(path):
+                yield Finding("file without a row", path)
+        for path, row in rows.items():
+            file = self._stores.archive.path(path)
+            if path not in files and not file.exists():
+                yield Finding("row without its file", row.sop_instance_uid, row.instance)
+            elif file.stat().st_size != row.size_bytes or (
+                deep and dataset_sha256(file, read_header(file, []).dataset_offset) != row.sha256
+            ):
+                yield Finding("file damaged", row.sop_instance_uid, row.instance)
+
+    def _may_be_on_its_way(self, path: str) -> bool:
+        file = self._stores.archive.path(path)
+        return self._running and file.exists() and time.time() - file.stat().st_mtime < _YOUNG_S
+
+    def _vectors(self, model: InstalledModel) -> Iterator[Finding]:
+        checks: dict[Kind, Callable[..., list[tuple[int, str]]]] = {
+            "instance never queued": consistency.never_queued,
+            "embedded without a vector": consistency.without_vector,
+            "vector of a wrong length": consistency.wrong_length,
+        }
+        for kind, check in checks.items():
+            for row, uid in check(self._stores.catalog, model):
+                yield Finding(kind, uid, row, model.row)
+
+    def _index(self) -> Iterator[Finding]:
+        cache = open_search(self._stores, writable=False).active_cache()
+        cache.catch_up()
+        for disagreement in cache.disagreements():
+            yield Finding("index differs", str(disagreement))
+
+    def _mend(self, finding: Finding, adopt: Callable[[str], object]) -> bool:
+        match finding.kind:
+            case "file without a row":
+                try:
+                    adopt(finding.subject)
+                except CbmirError:
+                    return False
+                return True
+            case "row without its file" | "file damaged":
+                return False
+            case "index differs":
+                open_search(self._stores, writable=not self._running).active_cache().rebuild()
+                return not self._running
+            case _:
+                consistency.queue_again(self._stores.catalog, finding.model, finding.row)
+                return True

@@ -1,0 +1,215 @@
+"""Turns pending instances into vectors: claim → decode → embed → write.
+
+A worker is a process of its own beside the node. Decoding happens in yet another process, which
+may die of what it is fed; the worker knows which object that was.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from cbmir_node.catalog.models import InstalledModel
+from cbmir_node.catalog.vectors import FrameVectors, write_vectors
+from cbmir_node.catalog.work_queue import (
+    Claim,
+    WorkQueue,
+    WorkState,
+    lease_owners,
+    release_leases,
+)
+from cbmir_node.config import Settings
+from cbmir_node.embedding.session import EmbeddingModel
+from cbmir_node.errors import DecoderDiedError, ModelError, NoPixelsError, PixelError
+from cbmir_node.imaging.decoder_process import DecoderProcess, NetworkInputFrame
+from cbmir_node.stores import Stores, is_alive_here, open_stores, process_identity
+from cbmir_node.vectorizing import frame_vectors
+
+TRIES = 2
+"""How often an object may end its decoder before it is marked as failed."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """A claim with its frames, or with the reason why it has none."""
+
+    claim: Claim
+    frames: list[NetworkInputFrame]
+    state: WorkState = "pending"
+    reason: str = ""
+    attempts: int = 0
+
+
+class Worker:
+    """Embeds pending instances with every model in use; a context manager.
+
+    Parameters
+    ----------
+    stores : Stores
+        Opened by the caller.
+    """
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
+        self._settings = stores.settings
+        self._queue = WorkQueue(stores.catalog, process_identity(), self._settings.worker.lease_s)
+        self._decoder = DecoderProcess(self._settings.imaging)
+        self._prefetch = ThreadPoolExecutor(1, thread_name_prefix="decode")
+        self._models: dict[str, EmbeddingModel] = {}
+        dead = [owner for owner in lease_owners(stores.catalog) if is_alive_here(owner) is False]
+        release_leases(stores.catalog, dead)
+
+    def __enter__(self) -> Worker:
+        self._decoder.__enter__()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._prefetch.shutdown()
+        self._decoder.__exit__(None, None, None)
+        self._queue.release()
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until told to stop."""
+        while not stop.is_set():
+            done = sum(self.work_once(model) for model in self._stores.registry.in_use())
+            self._stores.registry.switch_if_ready()
+            if not done:
+                stop.wait(self._settings.worker.poll_s)
+
+    def run_until_empty(self, model: InstalledModel, on_progress: Callable[[int], None]) -> int:
+        """Work until nothing of `model` is pending; return the number of instances done here.
+
+        Parameters
+        ----------
+        on_progress : callable
+            Called with the number of instances finished since the last call.
+        """
+        total = 0
+        while done := self.work_once(model):
+            total += done
+            on_progress(done)
+        return total
+
+    def work_once(self, model: InstalledModel) -> int:
+        """Claim some instances of `model`, embed them and return how many were finished."""
+        claims = self._queue.claim(model.row, self._settings.worker.claim)
+        if not claims:
+            return 0
+        network = self._network(model)
+        for group in _groups(self._decoded(claims, network), self._settings.embedding.batch_size):
+            self._finish(group, network)
+        return len(claims)
+
+    def _network(self, model: InstalledModel) -> EmbeddingModel:
+        if model.sha256 not in self._models:
+            path = self._stores.models.path(model.sha256)
+            network = EmbeddingModel.load(path, self._settings.embedding)
+            _log.info("model %s:%s on %s", model.name, model.version, network.provider)
+            self._models[model.sha256] = network
+        return self._models[model.sha256]
+
+    def _decoded(self, claims: list[Claim], network: EmbeddingModel) -> Iterator[_Decoded]:
+        """Decode claims in order, one ahead of the network; keep their leases alive."""
+        renewed = time.monotonic()
+        ahead = self._prefetch.submit(self._decode, claims[0], network)
+        for number in range(len(claims)):
+            decoded = ahead.result()
+            if number + 1 < len(claims):
+                ahead = self._prefetch.submit(self._decode, claims[number + 1], network)
+            if time.monotonic() - renewed > self._settings.worker.lease_s / 4:
+                self._queue.renew(claims[number:])
+                renewed = time.monotonic()
+            yield decoded
+
+    def _decode(self, claim: Claim, network: EmbeddingModel) -> _Decoded:
+        path = self._stores.archive.path(claim.path)
+        attempts = claim.attempts
+        while True:
+            attempts += 1
+            try:
+                frames = self._decoder.decode(path, network.description.preprocessing)
+            except DecoderDiedError as error:
+                _log.warning("%s: %s", claim.sop_instance_uid, error)
+                if attempts < TRIES:
+                    continue
+                return _Decoded(claim, [], "failed", f"{error} ({attempts} tries)", attempts)
+            except NoPixelsError as error:
+                return _Decoded(claim, [], "no_pixels", str(error), attempts)
+            except PixelError as error:
+                return _Decoded(claim, [], "failed", str(error), attempts)
+            return _Decoded(claim, frames)
+
+    def _finish(self, group: list[_Decoded], network: EmbeddingModel) -> None:
+        """Embed a group of decoded instances together and record every outcome."""
+        for decoded in group:
+            if decoded.state != "pending":
+                self._queue.finish(decoded.claim, decoded.state, decoded.reason, decoded.attempts)
+        ready = [decoded for decoded in group if decoded.frames]
+        if not ready:
+            return
+        try:
+            results = _embed(ready, network)
+        except ModelError as error:
+            if len(ready) > 1:  # one picture must not fail its neighbours
+                for decoded in ready:
+                    self._finish([decoded], network)
+                return
+            self._queue.finish(ready[0].claim, "failed", str(error), 1)
+            return
+        write_vectors(self._stores.catalog, results)
+
+
+def _groups(decoded: Iterator[_Decoded], frames: int) -> Iterator[list[_Decoded]]:
+    """Gather instances until they fill a batch of the network."""
+    group: list[_Decoded] = []
+    count = 0
+    for one in decoded:
+        group.append(one)
+        count += max(1, len(one.frames))
+        if count >= frames:
+            yield group
+            group, count = [], 0
+    if group:
+        yield group
+
+
+def _embed(
+    ready: list[_Decoded], network: EmbeddingModel
+) -> list[tuple[Claim, list[FrameVectors]]]:
+    """Embed the frames of several instances in one go and hand each its own."""
+    vectors = iter(frame_vectors([f for decoded in ready for f in decoded.frames], network))
+    return [(decoded.claim, [next(vectors) for _ in decoded.frames]) for decoded in ready]
+
+
+def worker_process(settings: Settings) -> None:
+    """Run a worker as the child process of a node, until told to stop or the node is gone."""
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s worker: %(message)s"
+    )
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the node's to handle
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    stores = open_stores(settings, create=False)
+    try:
+        with Worker(stores) as worker:
+            worker.run(stop)
+    finally:
+        stores.close()
+
+
+def _follow(parent: multiprocessing.process.BaseProcess) -> None:
+    """End this process when the node has ended, however that came about."""
+    parent.join()
+    os._exit(0)
