@@ -1,0 +1,184 @@
+"""Bytes → durable file → row: what is taken in, what is refused, what is left behind."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+from sqlalchemy import select
+
+from cbmir_node.archive.header import read_header
+from cbmir_node.archive.store import Archive
+from cbmir_node.catalog import schema
+from cbmir_node.catalog.database import Catalog, open_catalog
+from cbmir_node.catalog.group_commit import StoreOutcome
+from cbmir_node.errors import InvalidObjectError, OutOfSpaceError
+from cbmir_node.intake import Intake
+from tests.objects import make_object, write
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Iterator[Catalog]:
+    opened = open_catalog(f"sqlite:///{tmp_path / 'catalog.sqlite'}", create=True)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def intake(tmp_path: Path, catalog: Catalog) -> Iterator[Intake]:
+    opened = Intake(Archive(tmp_path / "archive"), catalog)
+    yield opened
+    opened.close()
+
+
+def paths(catalog: Catalog) -> list[str]:
+    with catalog.read() as connection:
+        return list(connection.execute(select(schema.instances.c.path)).scalars())
+
+
+def left_over(intake: Intake) -> list[Path]:
+    return list((intake.archive.root / "incoming").iterdir())
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [
+        ImplicitVRLittleEndian,
+        ExplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+        DeflatedExplicitVRLittleEndian,
+    ],
+    ids=lambda syntax: syntax.name,
+)
+def test_a_file_is_kept_bit_for_bit(
+    intake: Intake, catalog: Catalog, tmp_path: Path, syntax: str
+) -> None:
+    file = write(make_object(), tmp_path / "in.dcm", syntax)
+    receipt = intake.accept_file(file)
+    assert receipt.outcome is StoreOutcome.STORED
+    (stored,) = paths(catalog)
+    kept = intake.archive.path(stored)
+    assert dcmread(kept) == dcmread(file)
+    before, after = read_header(file, []), read_header(kept, [])
+    assert kept.read_bytes()[after.dataset_offset :] == file.read_bytes()[before.dataset_offset :]
+    assert after.transfer_syntax_uid == syntax
+    assert list(intake.archive.files()) == [stored]
+    assert left_over(intake) == []
+
+
+@pytest.mark.parametrize("preamble", [True, False])
+def test_files_without_preamble_or_meta_are_recognised(
+    intake: Intake, tmp_path: Path, preamble: bool
+) -> None:
+    file = write(make_object(), tmp_path / "in.dcm")
+    offset = 132 if preamble else read_header(file, []).dataset_offset
+    bare = tmp_path / "bare"
+    bare.write_bytes(file.read_bytes()[offset:])
+    assert intake.accept_file(bare).outcome is StoreOutcome.STORED
+    assert intake.accept_file(file).outcome is StoreOutcome.DUPLICATE
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"StudyInstanceUID": None}, "has no StudyInstanceUID"),
+        ({"SeriesInstanceUID": ""}, "has no SeriesInstanceUID"),
+        ({"SOPInstanceUID": "../../evil"}, "SOPInstanceUID is not a UID"),
+        ({"StudyInstanceUID": "1..2"}, "StudyInstanceUID is not a UID"),
+        ({"StudyInstanceUID": "1." + "2" * 64}, "StudyInstanceUID is not a UID"),
+        ({"SOPClassUID": "CT"}, "SOPClassUID is not a UID"),
+    ],
+)
+def test_identifiers_are_needed(
+    intake: Intake, tmp_path: Path, attributes: dict[str, str | None], message: str
+) -> None:
+    file = write(make_object(**attributes), tmp_path / "in.dcm")
+    with pytest.raises(InvalidObjectError, match=message):
+        intake.accept_file(file)
+    assert list(intake.archive.files()) == []
+    assert left_over(intake) == []
+
+
+def test_what_is_no_dicom_is_told_apart(intake: Intake, tmp_path: Path) -> None:
+    for name, content in {"empty": b"", "text": b"hello" * 99, "png": b"\x89PNG" * 99}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InvalidObjectError, match="not a DICOM file"):
+            intake.accept_file(tmp_path / name)
+
+
+def test_a_deflated_bomb_is_bounded(catalog: Catalog, tmp_path: Path) -> None:
+    file = write(make_object(), tmp_path / "in.dcm", DeflatedExplicitVRLittleEndian)
+    offset = read_header(file, []).dataset_offset
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    bomb = deflate.compress(bytes(40 << 20)) + deflate.flush()
+    file.write_bytes(file.read_bytes()[:offset] + bomb)
+    intake = Intake(Archive(tmp_path / "archive", max_object_bytes=4 << 20), catalog)
+    with pytest.raises(InvalidObjectError, match="inflates to more than"):
+        intake.accept_file(file)
+    intake.close()
+
+
+def test_conflicting_content_is_never_lost_by_surprise(tmp_path: Path, catalog: Catalog) -> None:
+    first = make_object(SOPInstanceUID="1.2.3", StudyInstanceUID="1.2")
+    second = deepcopy(first)
+    second.SeriesDescription = "other content"
+    one, two = write(first, tmp_path / "1.dcm"), write(second, tmp_path / "2.dcm")
+    keeping = Intake(Archive(tmp_path / "archive"), catalog)
+    assert keeping.accept_file(one).outcome is StoreOutcome.STORED
+    assert keeping.accept_file(two).outcome is StoreOutcome.CONFLICT
+    assert list(keeping.archive.files()) == paths(catalog)
+    keeping.close()
+    replacing = Intake(Archive(tmp_path / "archive"), catalog, duplicates="replace")
+    assert replacing.accept_file(two).outcome is StoreOutcome.REPLACED
+    (stored,) = replacing.archive.files()
+    assert paths(catalog) == [stored]
+    assert dcmread(replacing.archive.path(stored)).SeriesDescription == "other content"
+    replacing.close()
+
+
+def test_the_same_object_from_many_sides_is_stored_once(
+    intake: Intake, catalog: Catalog, tmp_path: Path
+) -> None:
+    file = write(make_object(), tmp_path / "in.dcm")
+    with ThreadPoolExecutor(8) as pool:
+        receipts = list(pool.map(lambda _: intake.accept_file(file), range(24)))
+    outcomes = [receipt.outcome for receipt in receipts]
+    assert outcomes.count(StoreOutcome.STORED) == 1
+    assert outcomes.count(StoreOutcome.DUPLICATE) == 23
+    assert list(intake.archive.files()) == paths(catalog)
+    assert left_over(intake) == []
+
+
+def test_the_disk_reserve_is_kept(tmp_path: Path, catalog: Catalog) -> None:
+    file = write(make_object(), tmp_path / "in.dcm")
+    intake = Intake(Archive(tmp_path / "archive", reserve_bytes=1 << 60), catalog)
+    with pytest.raises(OutOfSpaceError, match="nothing more is stored"):
+        intake.accept_file(file)
+    intake.close()
+    small = Intake(Archive(tmp_path / "archive", max_object_bytes=100), catalog)
+    with pytest.raises(OutOfSpaceError, match="max_object_mib"):
+        small.accept_file(file)
+    assert left_over(small) == []
+    small.close()
+
+
+def test_interrupted_receptions_are_swept(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "archive")
+    incoming = archive.receive()
+    incoming.write(b"half an object")
+    incoming.finish()
+    reopened = Archive(tmp_path / "archive")
+    assert reopened.sweep() == 1
+    assert list((tmp_path / "archive" / "incoming").iterdir()) == []
+    incoming.discard()

