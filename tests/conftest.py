@@ -59,17 +59,25 @@ def postgresql_url() -> Iterator[str]:
         for path in [root, *root.rglob("*")]:
             os.chown(path, owner.pw_uid, owner.pw_gid, follow_symlinks=False)
     binaries, data, port = install / "bin", root / "data", free_port()
-    run = {"user": user, "cwd": root, "check": True, "env": {"PATH": os.environ["PATH"]}}
+
+    def run(*command: object, check: bool = True) -> None:
+        subprocess.run(
+            [str(part) for part in command],
+            check=check,
+            user=user,
+            cwd=root,
+            env={"PATH": os.environ["PATH"]},
+            stdout=subprocess.DEVNULL,
+        )
+
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
-    initdb = [binaries / "initdb", "-D", data, "-U", "cbmir", "-A", "trust", "-E", "UTF8"]
-    start = [binaries / "pg_ctl", "-D", data, "-w", "-o", options, "-l", root / "log", "start"]
+    control = (binaries / "pg_ctl", "-D", data)
     try:
-        subprocess.run(initdb, stdout=subprocess.DEVNULL, **run)  # type: ignore[call-overload]
-        subprocess.run(start, stdout=subprocess.DEVNULL, **run)  # type: ignore[call-overload]
+        run(binaries / "initdb", "-D", data, "-U", "cbmir", "-A", "trust", "-E", "UTF8")
+        run(*control, "-w", "-o", options, "-l", root / "log", "start")
         yield f"postgresql+psycopg://cbmir@127.0.0.1:{port}"
     finally:
-        stop = [binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop"]
-        subprocess.run(stop, stdout=subprocess.DEVNULL, **{**run, "check": False})  # type: ignore[call-overload]
+        run(*control, "-m", "immediate", "stop", check=False)
         shutil.rmtree(root, ignore_errors=True)
 
 
