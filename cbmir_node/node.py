@@ -125,8 +125,20 @@ class Node:
 
     def counters(self) -> Mapping[str, tuple[str, Mapping[str, float]]]:
         """Return what only grows, for Prometheus."""
+        dicom = self.dicom.statistics
         return {
-            **self.dicom.counters(),
+            "cbmir_associations_seen": (
+                "Associations accepted, rejected, aborted",
+                dict(dicom.associations),
+            ),
+            "cbmir_c_store": (
+                "C-STORE responses by status",
+                {f"{status:04X}": number for status, number in dicom.stores.items()},
+            ),
+            "cbmir_c_find": (
+                "C-FIND operations by view and final status",
+                {f"{view} {status:04X}": number for (view, status), number in dicom.finds.items()},
+            ),
             "cbmir_worker_restarts": (
                 "Times the worker ended and was started again",
                 {"": self._supervisor.restarts},

@@ -49,14 +49,16 @@ class WorkerSupervisor:
         context = multiprocessing.get_context("spawn")
         pause = 1.0
         while not self._stop.is_set():
+            stop_worker = context.Event()
             process = context.Process(
-                target=worker_process, args=(self._settings,), name="cbmir-worker"
+                target=worker_process, args=(self._settings, stop_worker), name="cbmir-worker"
             )
             process.start()
             self._process = process
             while process.is_alive() and not self._stop.wait(0.2):
                 pass
             if self._stop.is_set():
+                stop_worker.set()
                 _end(process)
                 return
             self.restarts += 1
@@ -66,7 +68,7 @@ class WorkerSupervisor:
 
 
 def _end(process: SpawnProcess) -> None:
-    process.terminate()
+    """Wait for a process that was asked to end; kill it when it does not."""
     process.join(_STOP_TIMEOUT_S)
     if process.is_alive():
         process.kill()

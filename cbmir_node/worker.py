@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 from cbmir_node.catalog.models import InstalledModel
 from cbmir_node.catalog.vectors import FrameVectors, write_vectors
@@ -36,6 +37,16 @@ TRIES = 2
 """How often an object may end its decoder before it is marked as failed."""
 
 _log = logging.getLogger(__name__)
+
+
+class EventLike(Protocol):
+    """An event of threads or of processes."""
+
+    def is_set(self) -> bool:
+        """Tell whether it has happened."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for it."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,7 @@ class Worker:
         self._decoder.__exit__(None, None, None)
         self._queue.release()
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: EventLike) -> None:
         """Work until told to stop."""
         while not stop.is_set():
             done = sum(self.work_once(model) for model in self._stores.registry.in_use())
@@ -190,14 +201,16 @@ def _embed(
     return [(decoded.claim, [next(vectors) for _ in decoded.frames]) for decoded in ready]
 
 
-def worker_process(settings: Settings) -> None:
-    """Run a worker as the child process of a node, until told to stop or the node is gone."""
+def worker_process(settings: Settings, stop: EventLike) -> None:
+    """Run a worker as the child process of a node, until told to stop or the node is gone.
+
+    Signals that go to the whole process group are the node's to handle.
+    """
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s worker: %(message)s"
     )
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the node's to handle
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_follow, args=(parent,), daemon=True).start()

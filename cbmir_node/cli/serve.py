@@ -59,6 +59,7 @@ def serve(
     logging.getLogger("pynetdicom").setLevel(
         logging.DEBUG if settings.log_level == "debug" else logging.CRITICAL
     )
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -51,7 +51,7 @@ def resolve(example: Example, lookup: VectorLookup, cache: SpaceCache) -> Resolv
         A file was embedded with another model.
     """
     if example.vectors is not None:
-        if example.vectors.ndim != 2 or example.vectors.shape[1] != cache.dimension:
+        if example.vectors.ndim != 2 or example.vectors.shape[1] != cache.identity.dimension:
             raise QueryError("the example was embedded with another model; embed it again")
         return ResolvedExample(example.vectors[:EXAMPLE_IMAGES], lookup.of_vectors([]))
     group = GROUP_OF_LEVEL[example.level]
