@@ -81,23 +81,42 @@ def postgresql_url() -> Iterator[str]:
         shutil.rmtree(root, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an SQLite catalogue with tables and no rows: copying it saves the migrations."""
+    file = tmp_path_factory.mktemp("template") / "catalog.sqlite"
+    open_catalog(f"sqlite:///{file}", create=True).close()
+    return file
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(postgresql_url: str) -> str:
+    """Return the name of a PostgreSQL database with tables and no rows."""
+    create_database(postgresql_url, "template_catalog")
+    open_catalog(f"{postgresql_url}/template_catalog", create=True).close()
+    return "template_catalog"
+
+
+def create_database(server_url: str, name: str, template: str = "template1") -> str:
+    """Make a database and return its URL."""
+    psycopg = pytest.importorskip("psycopg")
+    address = server_url.replace("+psycopg", "") + "/postgres"
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    return f"{server_url}/{name}"
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]:
     """Open an empty catalogue, once on SQLite and once on PostgreSQL."""
-    opened = open_catalog(catalog_url(request, tmp_path), create=True)
+    if request.param == "sqlite":
+        template = request.getfixturevalue("sqlite_template")
+        file = shutil.copy(template, tmp_path / "catalog.sqlite")
+        url = f"sqlite:///{file}"
+    else:
+        template = request.getfixturevalue("postgresql_template")
+        server = request.getfixturevalue("postgresql_url")
+        url = create_database(server, f"test_{os.urandom(6).hex()}", template)
+    opened = open_catalog(url)
     yield opened
     opened.close()
-
-
-def catalog_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Return the URL of a fresh database of the kind in ``request.param``."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'catalog.sqlite'}"
-    import psycopg
-
-    server = request.getfixturevalue("postgresql_url")
-    name = f"test_{os.urandom(6).hex()}"
-    address = server.replace("+psycopg", "") + "/postgres"
-    with psycopg.connect(address, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return f"{server}/{name}"
