@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cbmir_node.catalog.database import Catalog, open_catalog
+from cbmir_node.catalog.schema import metadata
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
@@ -90,19 +91,19 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgresql_template(postgresql_url: str) -> str:
-    """Return the name of a PostgreSQL database with tables and no rows."""
-    create_database(postgresql_url, "template_catalog")
-    open_catalog(f"{postgresql_url}/template_catalog", create=True).close()
-    return "template_catalog"
+def postgresql_catalog_url(postgresql_url: str) -> str:
+    """Return the URL of a PostgreSQL catalogue that tests use in turn, emptying it first."""
+    url = create_database(postgresql_url, "catalog")
+    open_catalog(url, create=True).close()
+    return url
 
 
-def create_database(server_url: str, name: str, template: str = "template1") -> str:
-    """Make a database and return its URL."""
+def create_database(server_url: str, name: str) -> str:
+    """Make an empty database and return its URL."""
     psycopg = pytest.importorskip("psycopg")
     address = server_url.replace("+psycopg", "") + "/postgres"
     with psycopg.connect(address, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        connection.execute(f"CREATE DATABASE {name}")
     return f"{server_url}/{name}"
 
 
@@ -110,13 +111,13 @@ def create_database(server_url: str, name: str, template: str = "template1") -> 
 def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]:
     """Open an empty catalogue, once on SQLite and once on PostgreSQL."""
     if request.param == "sqlite":
-        template = request.getfixturevalue("sqlite_template")
-        file = shutil.copy(template, tmp_path / "catalog.sqlite")
-        url = f"sqlite:///{file}"
+        file = tmp_path / "catalog.sqlite"
+        shutil.copy(request.getfixturevalue("sqlite_template"), file)
+        opened = open_catalog(f"sqlite:///{file}")
     else:
-        template = request.getfixturevalue("postgresql_template")
-        server = request.getfixturevalue("postgresql_url")
-        url = create_database(server, f"test_{os.urandom(6).hex()}", template)
-    opened = open_catalog(url)
+        opened = open_catalog(request.getfixturevalue("postgresql_catalog_url"))
+        with opened.write() as connection:
+            names = ", ".join(table.name for table in metadata.sorted_tables)
+            connection.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY")
     yield opened
     opened.close()

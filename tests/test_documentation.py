@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
 import tomllib
 
@@ -53,7 +54,8 @@ def test_the_other_examples_are_valid() -> None:
 
 def test_every_dependency_is_named_in_the_readme() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    extras = project["optional-dependencies"].values()
+    wanted = [*project["dependencies"], *itertools.chain.from_iterable(extras)]
     readme = (REPOSITORY / "README.md").read_text().lower()
     names = {re.split(r"[\[<>=~!]", requirement)[0].lower() for requirement in wanted}
     missing = {name for name in names if f"`{name}`" not in readme}
