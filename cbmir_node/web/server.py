@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 
 import uvicorn
 from fastapi import FastAPI
@@ -11,6 +12,7 @@ from fastapi import FastAPI
 from cbmir_node.config import HttpSettings
 from cbmir_node.errors import ConfigurationError
 
+_START_TIMEOUT_S = 30
 _STOP_TIMEOUT_S = 10
 
 
@@ -63,6 +65,11 @@ class HttpServer:
             target=self._server.run, kwargs={"sockets": [listener]}, name="http", daemon=True
         )
         self._thread.start()
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not self._server.started and self._thread.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if not self._server.started:
+            raise ConfigurationError(f"http: the server does not start on {host}:{port}")
 
     def stop(self) -> None:
         """Finish running requests and stop."""
