@@ -10,6 +10,7 @@
     ├── OutOfSpaceError             the disk reserve is reached
     ├── ArchiveError                a stored file is missing or damaged
     ├── CatalogError                the catalogue cannot be opened or is of another version
+    ├── PeerError                   another DICOM node does not answer as it should
     ├── PixelError                  an object's pixels cannot become a picture
     │   ├── NoPixelsError           it has none, or they are not a picture
     │   └── DecoderDiedError        decoding exceeded its time or memory, or crashed
@@ -52,6 +53,10 @@ class ArchiveError(CbmirError):
 
 class CatalogError(CbmirError):
     """The catalogue cannot be opened, is locked, or has another schema version."""
+
+
+class PeerError(CbmirError):
+    """Another DICOM node cannot be reached, rejects the node or fails."""
 
 
 class PixelError(CbmirError):

@@ -27,6 +27,7 @@ from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 
 from cbmir_node import __version__
+from cbmir_node.durable import sync_folder
 from cbmir_node.errors import ArchiveError, OutOfSpaceError
 
 IMPLEMENTATION_CLASS_UID = UID("2.25.312870092836445113425119065513259998441")
@@ -145,7 +146,7 @@ class Archive:
         # a study's folder must survive a power cut too, so the 256 parents are made once and synced
         for number in range(256):
             (root / f"{number:02x}").mkdir(exist_ok=True)
-        _sync_folder(root)
+        sync_folder(root)
 
     def free_bytes(self) -> int:
         """Return the space left on the archive's file system."""
@@ -184,10 +185,10 @@ class Archive:
         folder = self.root / _spread(study_instance_uid) / study_instance_uid
         if not folder.is_dir():
             folder.mkdir(exist_ok=True)
-            _sync_folder(folder.parent)
+            sync_folder(folder.parent)
         target = folder / f"{sop_instance_uid}.{digest[:12]}.dcm"
         incoming.path.rename(target)
-        _sync_folder(folder)
+        sync_folder(folder)
         return StoredFile(str(target.relative_to(self.root)), size, digest)
 
     def path(self, relative: str) -> Path:
@@ -220,11 +221,3 @@ def dataset_sha256(path: Path, dataset_offset: int) -> str:
 
 def _spread(study_instance_uid: str) -> str:
     return hashlib.sha256(study_instance_uid.encode()).hexdigest()[:2]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

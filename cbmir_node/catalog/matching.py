@@ -65,16 +65,22 @@ def _text(column: ColumnElement[str], key: Key, value: str) -> ColumnElement[boo
     value = value.strip(" ")
     folded = key.vr in ("PN", "LO", "LT", "ST", "SH", "UC", "UT")
     subject = func.lower(column) if folded else column
-    wanted = value.lower() if folded else value
-    if key.vr in _NO_WILDCARD_VRS or not re.search(r"[*?]", wanted):
+
+    # the database folds both sides: SQLite knows the case of ASCII letters only
+    def same(text: str) -> ColumnElement[bool]:
+        return subject == (func.lower(text) if folded else text)
+
+    def like(pattern: str) -> ColumnElement[bool]:
+        return subject.like(func.lower(pattern) if folded else pattern, escape="!")
+
+    if key.vr in _NO_WILDCARD_VRS or not re.search(r"[*?]", value):
         if key.vr == "PN":
             # a name without its empty trailing components, or one writing of several
-            return or_(subject == wanted, subject.like(f"{_escaped(wanted)}^%", escape="!"))
+            return or_(same(value), like(f"{_escaped(value)}^%"))
         if key.keyword == "ImageType":
-            return subject.like(f"%{_escaped(wanted)}%", escape="!")
-        return subject == wanted
-    pattern = _escaped(wanted).replace("*", "%").replace("?", "_")
-    return subject.like(pattern, escape="!")
+            return like(f"%{_escaped(value)}%")
+        return same(value)
+    return like(_escaped(value).replace("*", "%").replace("?", "_"))
 
 
 def _escaped(text: str) -> str:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import date
 
 from pydicom import Dataset
+from pydicom.datadict import dictionary_VR
 from pydicom.multival import MultiValue
 
-from cbmir_node.catalog.keys import KEY_BY_KEYWORD, KEYS, LEVELS, Level, keys_of
+from cbmir_node.catalog.keys import KEYS, LEVELS, Level, keys_of
 
 _AGE = re.compile(r"(\d{1,3})([DWMY])")
 _YEARS_PER_UNIT = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
@@ -109,7 +110,7 @@ def attribute_text(dataset: Dataset, keyword: str) -> str:
         text = "\\".join(str(item).strip(" \0") for item in value)
     else:
         text = str(value)
-    if KEY_BY_KEYWORD[keyword].vr == "PN":
+    if dictionary_VR(keyword) == "PN":
         text = "=".join(group.rstrip("^ ") for group in text.split("="))  # PS3.5 6.2.1.1
     # PostgreSQL stores no NUL, and no encoding knows lone surrogates
     return text.replace("\0", "").strip(" ").encode("utf-8", "replace").decode("utf-8")

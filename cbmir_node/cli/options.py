@@ -18,20 +18,26 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 
 
-def settings_options(function: Function) -> Function:
-    """Add ``--data-dir`` and ``--config``; the command gets the settings they lead to."""
-
-    @click.option(
+def location_options(function: Function) -> Function:
+    """Add ``--data-dir`` and ``--config``, as ``data_dir`` and ``config_file``."""
+    data_dir = click.option(
         "--data-dir",
         type=click.Path(file_okay=False, path_type=Path),
         help="Folder of everything the node keeps.  [default: the user's data folder]",
     )
-    @click.option(
+    config_file = click.option(
         "--config",
         "config_file",
         type=click.Path(dir_okay=False, path_type=Path),
         help="Configuration file (TOML).",
     )
+    return data_dir(config_file(function))
+
+
+def settings_options(function: Function) -> Function:
+    """Add ``--data-dir`` and ``--config``; the command gets the settings they lead to."""
+
+    @location_options
     @functools.wraps(function)
     def with_settings(data_dir: Path | None, config_file: Path | None, **options: Any) -> Any:
         settings = load_settings(config_file, {"data_dir": data_dir})

@@ -9,22 +9,13 @@ from pathlib import Path
 
 import click
 
+from cbmir_node.cli.options import location_options
 from cbmir_node.config import load_settings
 from cbmir_node.node import Node
 
 
 @click.command(short_help="Run the node.")
-@click.option(
-    "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of everything the node keeps.  [default: the user's data folder]",
-)
-@click.option(
-    "--config",
-    "config_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Configuration file (TOML).",
-)
+@location_options
 @click.option("--dicom-port", type=click.IntRange(0, 65535), help="DICOM port; 0 takes a free one.")
 @click.option("--http-port", type=click.IntRange(0, 65535), help="HTTP port; 0 takes a free one.")
 @click.option("--ports-file", type=click.Path(path_type=Path), help="Write the ports here as JSON.")

@@ -238,7 +238,9 @@ class SpaceCache:
         for _ in range(_COUNT_ATTEMPTS):
             counts = SourceCounts(*self._source.counts())
             self._follow(followed)
-            if counts == SourceCounts(*self._source.counts()):  # nothing came in between: comparable
+            if counts == SourceCounts(
+                *self._source.counts()
+            ):  # nothing came in between: comparable
                 ids = followed.index.ids()
                 return (
                     len(ids) == counts.vectors

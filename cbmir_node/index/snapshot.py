@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cbmir_node.durable import sync_folder
 from cbmir_node.errors import SnapshotError
 from cbmir_node.index.protocol import Metric
 from cbmir_node.index.rows import Rows
@@ -117,11 +118,11 @@ def write_snapshot(
             )
             text = description.model_dump_json(indent=2)
             _write_durably(unfinished / _DESCRIPTION, [text.encode()])
-            _sync_folder(unfinished)
+            sync_folder(unfinished)
             older = _generations(folder)
             number = older[-1][0] + 1 if older else 1
             unfinished.rename(folder / f"generation-{number:08d}")
-            _sync_folder(folder)
+            sync_folder(folder)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
@@ -232,15 +233,6 @@ def _write_durably(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
             file.write(piece)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make renames and new names in `folder` survive a power loss."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sha256(path: Path) -> str:

@@ -1,0 +1,213 @@
+"""Decoding in a child process that may die.
+
+Pixels are hostile input: a codec may crash, allocate without end or never return. So they are
+decoded in a child with a memory limit, and the parent kills it when an object takes too long. A
+dead child is an error for one object; the next one gets a fresh child.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import resource
+import signal
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from cbmir_node.config import ImagingSettings
+from cbmir_node.errors import DecoderDiedError, NoPixelsError, PixelError
+from cbmir_node.imaging.network_input import Preprocessing, network_input
+from cbmir_node.imaging.pictures import Picture, iterate_pictures
+
+_START_TIMEOUT_S: Final = 120.0
+_ALARM_GRACE_S: Final = 2
+_EXIT_TIMEOUT_S: Final = 10
+_MIB: Final = 1 << 20
+
+_Job = tuple[Path, int, Preprocessing | None]
+_Answer = tuple[type[PixelError] | None, Any]
+
+
+class NetworkInputFrame(NamedTuple):
+    """One frame, ready for the network.
+
+    Attributes
+    ----------
+    frame_number : int
+        From 1.
+    values : float32 [C, H, W]
+    """
+
+    frame_number: int
+    values: npt.NDArray[np.float32]
+
+
+class DecoderProcess:
+    """A decoder that survives its input; use it as a context manager.
+
+    The child is spawned with the first object and kept for the next ones. It ends with the
+    ``with`` block, and by itself when its parent disappears. One instance serves one thread, and
+    a daemonic `multiprocessing.Process` cannot own one (it may have no children).
+
+    Parameters
+    ----------
+    settings : ImagingSettings
+        ``decode_timeout_s`` per object; ``decode_memory_mib``, what decoding may take on top of
+        the idle child; ``frames_per_instance``.
+    """
+
+    def __init__(self, settings: ImagingSettings) -> None:
+        self._settings = settings
+        self._process: BaseProcess | None = None
+        self._connection: Connection[Any, Any] | None = None
+
+    def __enter__(self) -> DecoderProcess:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stop()
+
+    def decode(self, path: Path, preprocessing: Preprocessing) -> list[NetworkInputFrame]:
+        """Decode an object's chosen frames to network inputs.
+
+        Raises
+        ------
+        NoPixelsError
+            The object is no picture.
+        DecoderDiedError
+            Decoding took too long or too much memory, or ended the child.
+        PixelError
+            The pixels cannot be decoded.
+        """
+        return cast(list[NetworkInputFrame], self._ask(path, preprocessing))
+
+    def pictures(self, path: Path) -> list[Picture]:
+        """Decode an object's chosen frames to display pictures; raises as `decode` does."""
+        return cast(list[Picture], self._ask(path, None))
+
+    def _ask(self, path: Path, preprocessing: Preprocessing | None) -> Any:
+        connection = self._start()
+        job: _Job = (path, self._settings.frames_per_instance, preprocessing)
+        try:
+            connection.send(job)
+            if not connection.poll(self._settings.decode_timeout_s):
+                raise self._too_long()
+            error_class, content = connection.recv()
+        except (EOFError, ConnectionError):
+            raise self._how_it_ended() from None
+        except BaseException:  # timeout, or the caller was interrupted: an answer may still come
+            self._stop()
+            raise
+        if error_class is None:
+            return content
+        if error_class is DecoderDiedError:  # out of memory: begin the next one with a clean heap
+            self._stop()
+        raise error_class(content)
+
+    def _start(self) -> Connection[Any, Any]:
+        if self._connection is not None:
+            return self._connection
+        context = multiprocessing.get_context("spawn")
+        self._connection, child_end = context.Pipe()
+        self._process = context.Process(
+            target=_serve,
+            args=(child_end, self._settings.decode_memory_mib, self._settings.decode_timeout_s),
+            name="cbmir-decoder",
+            daemon=True,
+        )
+        self._process.start()
+        child_end.close()  # so that the child's death is an end of file here
+        try:
+            if not self._connection.poll(_START_TIMEOUT_S):
+                self._stop()
+                raise DecoderDiedError("the decoder process did not start")
+            self._connection.recv()
+        except (EOFError, ConnectionError):
+            raise self._how_it_ended() from None
+        return self._connection
+
+    def _too_long(self) -> DecoderDiedError:
+        return DecoderDiedError(f"decoding took longer than {self._settings.decode_timeout_s:g} s")
+
+    def _how_it_ended(self) -> DecoderDiedError:
+        code = None
+        if self._process is not None:
+            self._process.join(_EXIT_TIMEOUT_S)
+            code = self._process.exitcode
+        self._stop()
+        if code == -signal.SIGALRM:
+            return self._too_long()
+        if code is not None and code < 0:
+            return DecoderDiedError(f"the decoder process ended with signal {-code}")
+        return DecoderDiedError(f"the decoder process ended with exit code {code}")
+
+    def _stop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        if self._process is not None and self._process.pid is not None:
+            self._process.kill()  # it has nothing to save
+            self._process.join()
+            self._process.close()
+        self._connection = self._process = None
+
+
+def _serve(connection: Connection[Any, Any], memory_mib: int, timeout_s: float) -> None:
+    """Run the child: answer jobs until the parent closes the pipe or dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    logging.disable(logging.CRITICAL)  # pydicom logs what ends up in the answer
+    _limit_memory(memory_mib)
+    try:
+        connection.send("ready")
+        while True:
+            job = connection.recv()
+            # Should the parent be killed meanwhile, nobody else ends a codec that never returns.
+            signal.setitimer(signal.ITIMER_REAL, timeout_s + _ALARM_GRACE_S)
+            connection.send(_answer(job, memory_mib))
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except (EOFError, ConnectionError):
+        return
+
+
+def _answer(job: _Job, memory_mib: int) -> _Answer:
+    path, frames_per_instance, preprocessing = job
+    try:
+        found = iterate_pictures(path, frames_per_instance)
+        if preprocessing is None:
+            return None, list(found)
+        return None, [
+            NetworkInputFrame(picture.frame_number, network_input(picture.pixels, preprocessing))
+            for picture in found
+        ]
+    except NoPixelsError as error:
+        return NoPixelsError, str(error)
+    except PixelError as error:
+        return PixelError, str(error)
+    except MemoryError:
+        return DecoderDiedError, f"decoding needed more than {memory_mib} MiB"
+
+
+def _limit_memory(memory_mib: int) -> None:
+    """Limit the address space to what is mapped now plus the limit.
+
+    Libraries and thread stacks map hundreds of MiB that decoding does not use, more on machines
+    with many cores; counting them would make the setting mean something else on each.
+    """
+    mapped_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    limit = mapped_pages * os.sysconf("SC_PAGE_SIZE") + memory_mib * _MIB
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
