@@ -30,6 +30,7 @@ from cbmir_node.config import Settings
 from cbmir_node.embedding.session import EmbeddingModel
 from cbmir_node.errors import DecoderDiedError, ModelError, NoPixelsError, PixelError
 from cbmir_node.imaging.decoder_process import DecoderProcess, NetworkInputFrame
+from cbmir_node.logs import configure_logging
 from cbmir_node.stores import Stores, is_alive_here, open_stores, process_identity
 from cbmir_node.vectorizing import frame_vectors
 
@@ -76,7 +77,12 @@ class Worker:
         self._decoder = DecoderProcess(self._settings.imaging)
         self._prefetch = ThreadPoolExecutor(1, thread_name_prefix="decode")
         self._models: dict[str, EmbeddingModel] = {}
-        dead = [owner for owner in lease_owners(stores.catalog) if is_alive_here(owner) is False]
+        # a lease in this process' own name was taken by an earlier one: containers reuse numbers
+        dead = [
+            owner
+            for owner in lease_owners(stores.catalog)
+            if owner == process_identity() or is_alive_here(owner) is False
+        ]
         release_leases(stores.catalog, dead)
 
     def __enter__(self) -> Worker:
@@ -206,9 +212,7 @@ def worker_process(settings: Settings, stop: EventLike) -> None:
 
     Signals that go to the whole process group are the node's to handle.
     """
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s worker: %(message)s"
-    )
+    configure_logging(settings.log_level, "worker")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
 from pathlib import Path
@@ -11,6 +10,7 @@ import click
 
 from cbmir_node.cli.options import location_options
 from cbmir_node.config import load_settings
+from cbmir_node.logs import configure_logging
 from cbmir_node.node import Node
 
 
@@ -42,15 +42,7 @@ def serve(
             "log_level": log_level,
         },
     )
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.captureWarnings(capture=True)
-    # pynetdicom tells every step of every association as INFO or ERROR; the node tells its own
-    logging.getLogger("pynetdicom").setLevel(
-        logging.DEBUG if settings.log_level == "debug" else logging.CRITICAL
-    )
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    configure_logging(settings.log_level, "node")
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
