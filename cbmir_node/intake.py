@@ -18,7 +18,7 @@ from cbmir_node.archive.store import Archive, IncomingObject
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.group_commit import GroupCommit, StoreOutcome
 from cbmir_node.catalog.records import RECORD_KEYWORDS, make_record
-from cbmir_node.errors import CatalogError, IdentifierError
+from cbmir_node.errors import IdentifierError
 
 _log = logging.getLogger(__name__)
 
@@ -136,11 +136,9 @@ class Intake:
             source=source,
             received_at=time.time(),
         )
-        try:
-            committed = self._group_commit.commit(record)
-        except CatalogError:
-            self.archive.remove(stored.path)
-            raise
+        # When the commit fails the file stays: it may be the one of an acknowledged duplicate, and
+        # a lost connection does not tell whether the row was written. `verify` finds left-overs.
+        committed = self._group_commit.commit(record)
         if committed.unused_path is not None:
             self.archive.remove(committed.unused_path)
         _log.debug("%s %s from %s", uid, committed.outcome.value, source)
@@ -149,4 +147,4 @@ class Intake:
 
 def _must_agree(name: str, announced: str | None, actual: str) -> None:
     if announced is not None and announced != actual:
-        raise IdentifierError(f"{name} {announced} in the command, {actual} in the data set")
+        raise IdentifierError(f"{name} of command and data set differ: {announced}, {actual}")

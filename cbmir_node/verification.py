@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from cbmir_node.archive.header import read_header
 from cbmir_node.archive.store import dataset_sha256
 from cbmir_node.catalog import consistency
+from cbmir_node.catalog.consistency import StoredInstance
 from cbmir_node.catalog.models import InstalledModel
-from cbmir_node.errors import CbmirError
-from cbmir_node.node import is_node_running, open_intake, open_search
+from cbmir_node.errors import CbmirError, InvalidObjectError
+from cbmir_node.intake import Intake
+from cbmir_node.node import is_node_running, open_search
 from cbmir_node.stores import Stores
 
 Kind = Literal[
@@ -32,7 +35,7 @@ _REMEDIES: dict[Kind, str] = {
     "instance never queued": "--repair queues it",
     "embedded without a vector": "--repair queues it again",
     "vector of a wrong length": "--repair queues it again",
-    "index differs": "--repair rebuilds it from the catalogue",
+    "index differs": "--repair rebuilds it from the catalogue while no node runs",
 }
 _YOUNG_S = 60.0
 
@@ -94,11 +97,18 @@ class Verification:
 
     def repair(self, findings: Sequence[Finding]) -> list[Finding]:
         """Mend what can be mended; return what was."""
-        intake = open_intake(self._stores)
+        # "keep", whatever is configured: a file without a row was never acknowledged, or a newer
+        # one has taken its place
+        intake = Intake(self._stores.archive, self._stores.catalog, duplicates="keep")
         try:
-            return [finding for finding in findings if self._mend(finding, intake.adopt)]
+            mended = [finding for finding in findings if self._mend(finding, intake.adopt)]
         finally:
             intake.close()
+        index = [finding for finding in findings if finding.kind == "index differs"]
+        if index and not self._running:  # a running node owns its index
+            open_search(self._stores, writable=True).active_cache().rebuild()
+            mended += index
+        return mended
 
     def _archive(self, *, deep: bool) -> Iterator[Finding]:
         # files first: what is acknowledged in between has a row by the time rows are read
@@ -111,9 +121,7 @@ class Verification:
             file = self._stores.archive.path(path)
             if path not in files and not file.exists():
                 yield Finding("row without its file", row.sop_instance_uid, row.instance)
-            elif file.stat().st_size != row.size_bytes or (
-                deep and dataset_sha256(file, read_header(file, []).dataset_offset) != row.sha256
-            ):
+            elif _is_damaged(file, row, deep=deep):
                 yield Finding("file damaged", row.sop_instance_uid, row.instance)
 
     def _may_be_on_its_way(self, path: str) -> bool:
@@ -132,6 +140,8 @@ class Verification:
 
     def _index(self) -> Iterator[Finding]:
         cache = open_search(self._stores, writable=False).active_cache()
+        if cache.snapshot_problem:
+            yield Finding("index differs", cache.snapshot_problem)
         cache.catch_up()
         for disagreement in cache.disagreements():
             yield Finding("index differs", str(disagreement))
@@ -141,14 +151,21 @@ class Verification:
             case "file without a row":
                 try:
                     adopt(finding.subject)
-                except CbmirError:
+                except (CbmirError, OSError):  # no object, or a node has just dealt with it
                     return False
                 return True
-            case "row without its file" | "file damaged":
-                return False
-            case "index differs":
-                open_search(self._stores, writable=not self._running).active_cache().rebuild()
-                return not self._running
-            case _:
+            case "instance never queued" | "embedded without a vector" | "vector of a wrong length":
                 consistency.queue_again(self._stores.catalog, finding.model, finding.row)
                 return True
+            case _:
+                return False
+
+
+def _is_damaged(file: Path, row: StoredInstance, *, deep: bool) -> bool:
+    """Tell whether a file has another size, or on a deep look another content, than it should."""
+    try:
+        if file.stat().st_size != row.size_bytes:
+            return True
+        return deep and dataset_sha256(file, read_header(file, []).dataset_offset) != row.sha256
+    except (InvalidObjectError, OSError):
+        return True

@@ -5,17 +5,20 @@
     ARCHIVE/incoming/…                     being written; swept when the node starts
     ARCHIVE/ab/<StudyInstanceUID>/<SOPInstanceUID>.<digest>.dcm
 
-``ab`` spreads the studies over 256 folders. The digest is the beginning of the content's SHA-256,
-so another content under a known UID never overwrites the first.
+``ab`` spreads the studies over 256 folders. The digest is made of the content and its transfer
+syntax, so another content under a known UID, or the same bytes read in another way, never
+overwrite the first.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,9 +63,12 @@ class IncomingObject:
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         descriptor, name = tempfile.mkstemp(suffix=".part", dir=folder)
+        # held while this process lives: a node that starts meanwhile must not sweep it away
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         self._file = os.fdopen(descriptor, "wb")
         self.path = Path(name)
         self._digest = hashlib.sha256()
+        self._transfer_syntax_uid = ""
         self._left = max_bytes
 
     def __enter__(self) -> Self:
@@ -75,6 +81,7 @@ class IncomingObject:
         self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, source: str
     ) -> None:
         """Write preamble and file meta information (PS3.10 section 7.1)."""
+        self._transfer_syntax_uid = transfer_syntax_uid
         meta = FileMetaDataset()
         meta.FileMetaInformationVersion = b"\x00\x01"
         meta.MediaStorageSOPClassUID = UID(sop_class_uid)
@@ -107,6 +114,11 @@ class IncomingObject:
             raise OutOfSpaceError(f"cannot write to the archive: {error.strerror}") from error
         return self._digest.hexdigest()
 
+    def name_digest(self) -> str:
+        """Return 12 digits that tell this content, read in this transfer syntax, from others."""
+        whole = f"{self._transfer_syntax_uid} {self._digest.hexdigest()}"
+        return hashlib.sha256(whole.encode()).hexdigest()[:12]
+
     def sync(self) -> int:
         """Wait until the data are on the disk; return the file's size in bytes."""
         os.fdatasync(self._file.fileno())
@@ -137,6 +149,7 @@ class Archive:
         self.reserve_bytes = reserve_bytes
         self.max_object_bytes = max_object_bytes
         self._incoming = root / _INCOMING
+        self._making_folder = threading.Lock()
         try:
             self._incoming.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -183,10 +196,11 @@ class Archive:
         digest = incoming.finish()
         size = incoming.sync()
         folder = self.root / _spread(study_instance_uid) / study_instance_uid
-        if not folder.is_dir():
-            folder.mkdir(exist_ok=True)
-            sync_folder(folder.parent)
-        target = folder / f"{sop_instance_uid}.{digest[:12]}.dcm"
+        with self._making_folder:  # whoever finds the folder may rely on its being durable
+            if not folder.is_dir():
+                folder.mkdir(exist_ok=True)
+                sync_folder(folder.parent)
+        target = folder / f"{sop_instance_uid}.{incoming.name_digest()}.dcm"
         incoming.path.rename(target)
         sync_folder(folder)
         return StoredFile(str(target.relative_to(self.root)), size, digest)
@@ -200,11 +214,11 @@ class Archive:
         self.path(relative).unlink(missing_ok=True)
 
     def sweep(self) -> int:
-        """Remove what interrupted receptions left behind; return the number of files."""
-        leftovers = list(self._incoming.glob("*.part"))
-        for leftover in leftovers:
-            leftover.unlink(missing_ok=True)
-        return len(leftovers)
+        """Remove what interrupted receptions left behind; return the number of files.
+
+        What another process is receiving at this moment stays.
+        """
+        return sum(_swept(path) for path in self._incoming.glob("*.part"))
 
     def files(self) -> Iterator[str]:
         """Iterate over the relative paths of all stored files."""
@@ -217,6 +231,17 @@ def dataset_sha256(path: Path, dataset_offset: int) -> str:
     with path.open("rb") as handle:
         handle.seek(dataset_offset)
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _swept(path: Path) -> bool:
+    """Remove a temporary file unless the process that writes it lives; tell whether it is gone."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    return True
 
 
 def _spread(study_instance_uid: str) -> str:

@@ -121,13 +121,17 @@ class GroupCommit:
                 results = [
                     write_record(connection, record, self._duplicates) for record, _ in group
                 ]
-        except CatalogError as error:
+        except Exception as error:  # whatever it is, senders wait and this thread must live on
             if len(group) > 1:  # one bad record must not fail its neighbours
                 for item in group:
                     self._write([item])
                 return
             _log.exception("cannot catalogue %s", group[0][0].sop_instance_uid)
-            group[0][1].set_exception(error)
+            uid = group[0][0].sop_instance_uid
+            known = isinstance(error, CatalogError)
+            group[0][1].set_exception(
+                error if known else CatalogError(f"cannot catalogue {uid}: {error}")
+            )
             return
         for (_, future), result in zip(group, results, strict=True):
             future.set_result(result)
@@ -139,14 +143,20 @@ def write_record(
     """Write one record in the caller's transaction."""
     instances = schema.instances.c
     known = connection.execute(
-        select(instances.id, instances.content_sha256, instances.path).where(
-            instances.sop_instance_uid == record.sop_instance_uid
-        )
+        select(
+            instances.id,
+            instances.content_sha256,
+            instances.transfer_syntax_uid,
+            instances.path,
+        ).where(instances.sop_instance_uid == record.sop_instance_uid)
     ).first()
     if known is None:
         return _insert(connection, record)
-    if known.content_sha256 == record.content_sha256:
-        return Committed(StoreOutcome.DUPLICATE, record.path if known.path != record.path else None)
+    if (known.content_sha256, known.transfer_syntax_uid) == (
+        record.content_sha256,
+        record.transfer_syntax_uid,
+    ):
+        return _again(connection, record, known.id, known.path)
     if duplicates == "keep":
         _log.warning(
             "%s arrived again with different content; the first is kept", record.sop_instance_uid
@@ -157,6 +167,19 @@ def write_record(
     connection.execute(delete(schema.instances).where(instances.id == known.id))
     _insert(connection, record)
     return Committed(StoreOutcome.REPLACED, known.path)
+
+
+def _again(connection: Connection, record: InstanceRecord, row: int, path: str) -> Committed:
+    """Acknowledge an object that is known with the same content."""
+    if path != record.path:
+        return Committed(StoreOutcome.DUPLICATE, record.path)
+    # its file has just been written anew, perhaps with another sender's name in its header
+    connection.execute(
+        update(schema.instances)
+        .where(schema.instances.c.id == row)
+        .values(size_bytes=record.size_bytes)
+    )
+    return Committed(StoreOutcome.DUPLICATE)
 
 
 def _insert(connection: Connection, record: InstanceRecord) -> Committed:

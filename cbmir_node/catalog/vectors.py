@@ -137,11 +137,7 @@ class VectorRows:
         with self._catalog.read() as connection:
             rows = connection.execute(
                 select(_vectors.id, _vectors.vector)
-                .where(
-                    _vectors.model == self._model,
-                    _vectors.space == self._space,
-                    _vectors.id > row,
-                )
+                .where(self._readable(), _vectors.id > row)
                 .order_by(_vectors.id)
                 .limit(limit)
             ).all()
@@ -149,6 +145,17 @@ class VectorRows:
         joined = b"".join(found.vector for found in rows)
         matrix = np.frombuffer(joined, dtype=_BYTES).reshape(len(rows), self._dimension)
         return ids, matrix.astype(np.float32, copy=False)
+
+    def _readable(self) -> ColumnElement[bool]:
+        """Return the condition for the rows of this space.
+
+        One damaged row must not keep all others from being found; `verify` names it.
+        """
+        return (
+            (_vectors.model == self._model)
+            & (_vectors.space == self._space)
+            & (func.length(_vectors.vector) == self._dimension * _BYTES.itemsize)
+        )
 
     def removed_after(self, row: int, limit: int) -> tuple[Int64Array, Int64Array]:
         """Return up to `limit` entries of the removal log above `row`: entries, vector ids."""
@@ -168,7 +175,7 @@ class VectorRows:
 
     def counts(self) -> tuple[int, int, int]:
         """Return the number of vectors, and the highest vector and removal rows ever given."""
-        mine = (_vectors.model == self._model) & (_vectors.space == self._space)
+        mine = self._readable()
         gone = (_removed.model == self._model) & (_removed.space == self._space)
         with self._catalog.read() as connection:
             number, last = connection.execute(

@@ -16,7 +16,7 @@ from typing import Final
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from cbmir_node.errors import NoPixelsError
+from cbmir_node.errors import NoPixelsError, PixelError
 
 NOT_PICTURES: Final = {
     "1.2.840.10008.5.1.4.1.1.66": "Raw Data Storage: its pixels are raw data",
@@ -36,9 +36,14 @@ def refuse_non_pictures(dataset: Dataset) -> None:
 
 
 def refuse_missing_pixels(dataset: Dataset, length: int) -> None:
-    """Raise `NoPixelsError` where the pixel element is absent or empty (`length` 0)."""
+    """Raise `NoPixelsError` where the pixel element is absent or empty (`length` 0).
+
+    With neither pixels nor SOP class it is a `PixelError`: the file is damaged or not DICOM.
+    """
     if length == 0:
-        name = UID(_sop_class(dataset)).name or "object without SOP class"
+        name = UID(_sop_class(dataset)).name
+        if not name:
+            raise PixelError("neither a SOP class nor Pixel Data: not DICOM, or damaged")
         raise NoPixelsError(f"{name}: there is no Pixel Data")
 
 

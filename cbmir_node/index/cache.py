@@ -44,6 +44,11 @@ class SpaceCache:
 
     All methods may be called from several threads. Searches never wait: rebuilding and writing a
     snapshot happen beside the index in use, which is replaced in one step at the end.
+
+    Attributes
+    ----------
+    snapshot_problem : str
+        Why the snapshot on disk could not be used when the cache was opened; empty when it could.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class SpaceCache:
         self._writable = writable
         self._following = threading.Lock()
         self._replacing = threading.Lock()
+        self.snapshot_problem = ""
         self._followed = self._opened() or self._rebuilt()
 
     @classmethod
@@ -230,6 +236,7 @@ class SpaceCache:
                 raise SnapshotError("the index snapshot is not of this catalogue's content")
         except SnapshotError as error:
             _log.warning("%s; the index is rebuilt from the catalogue", error)
+            self.snapshot_problem = str(error)
             return None
         return followed
 

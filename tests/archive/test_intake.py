@@ -15,6 +15,7 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
 )
 from sqlalchemy import select
 
@@ -48,7 +49,11 @@ def paths(catalog: Catalog) -> list[str]:
 
 
 def left_over(intake: Intake) -> list[Path]:
-    return list((intake.archive.root / "incoming").iterdir())
+    return left_over_in(intake.archive)
+
+
+def left_over_in(archive: Archive) -> list[Path]:
+    return list((archive.root / "incoming").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -178,7 +183,45 @@ def test_interrupted_receptions_are_swept(tmp_path: Path) -> None:
     incoming = archive.receive()
     incoming.write(b"half an object")
     incoming.finish()
-    reopened = Archive(tmp_path / "archive")
-    assert reopened.sweep() == 1
-    assert list((tmp_path / "archive" / "incoming").iterdir()) == []
+    (tmp_path / "archive" / "incoming" / "left by a crash.part").write_bytes(b"half")
+    assert Archive(tmp_path / "archive").sweep() == 1
+    # what is being received at this moment, by any process, is no leftover
+    assert left_over_in(archive) == [incoming.path]
     incoming.discard()
+    assert left_over_in(archive) == []
+
+
+def test_the_same_object_from_another_sender_is_no_damage(
+    intake: Intake, catalog: Catalog, tmp_path: Path
+) -> None:
+    """The file of a duplicate takes the first one's place, with its sender's name in its header."""
+    file = write(make_object(), tmp_path / "in.dcm")
+    header = read_header(file, [])
+    intake.accept_file(file)
+    with intake.archive.receive() as incoming:
+        incoming.begin(
+            header.sop_class_uid, header.sop_instance_uid, ExplicitVRLittleEndian, "MODALITY"
+        )
+        incoming.write(file.read_bytes()[header.dataset_offset :])
+        assert intake.accept(incoming, source="MODALITY").outcome is StoreOutcome.DUPLICATE
+    with catalog.read() as connection:
+        (row,) = connection.execute(select(schema.instances)).all()
+    assert list(intake.archive.files()) == [row.path]
+    assert intake.archive.path(row.path).stat().st_size == row.size_bytes
+
+
+def test_the_same_bytes_in_another_transfer_syntax_are_another_content(
+    intake: Intake, catalog: Catalog, tmp_path: Path
+) -> None:
+    """JPEG pixels announced as uncompressed must not overwrite the readable object."""
+    file = write(make_object(), tmp_path / "in.dcm")
+    header = read_header(file, [])
+    intake.accept_file(file)
+    (path,) = paths(catalog)
+    before = intake.archive.path(path).read_bytes()
+    with intake.archive.receive() as incoming:
+        incoming.begin(header.sop_class_uid, header.sop_instance_uid, JPEGBaseline8Bit, "")
+        incoming.write(file.read_bytes()[header.dataset_offset :])
+        assert intake.accept(incoming, source="").outcome is StoreOutcome.CONFLICT
+    assert list(intake.archive.files()) == paths(catalog) == [path]
+    assert intake.archive.path(path).read_bytes() == before

@@ -1,0 +1,159 @@
+"""C-FIND (PS3.4 Annex C): chooses who answers, and turns errors into statuses."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
+from pynetdicom.sop_class import PatientRootQueryRetrieveInformationModelFind
+
+from cbmir_node.catalog.database import Catalog
+from cbmir_node.catalog.hierarchy import find
+from cbmir_node.catalog.keys import Level
+from cbmir_node.catalog.records import attribute_text
+from cbmir_node.config import DicomSettings
+from cbmir_node.dicom.answers import make_answer
+from cbmir_node.dicom.contexts import View
+from cbmir_node.dicom.keys import read_keys, require_unique_keys
+from cbmir_node.dicom.private import SIMILARITY_FIND
+from cbmir_node.dicom.similar import SimilarAnswers, similar_matches
+from cbmir_node.dicom.statistics import Statistics
+from cbmir_node.dicom.statuses import RefusedRequestError, Status, failure
+from cbmir_node.errors import (
+    CatalogError,
+    CbmirError,
+    NotEmbeddedError,
+    QueryError,
+    UnknownExampleError,
+)
+
+_log = logging.getLogger(__name__)
+
+_PATIENT_ROOT: tuple[Level, ...] = ("PATIENT", "STUDY", "SERIES", "IMAGE")
+_STUDY_ROOT: tuple[Level, ...] = ("STUDY", "SERIES", "IMAGE")
+_UNSENT_RESPONSES = 32
+
+_STATUS_OF_ERROR: tuple[tuple[type[Exception], Status], ...] = (
+    (UnknownExampleError, Status.UNKNOWN_EXAMPLE),
+    (NotEmbeddedError, Status.EXAMPLE_NOT_EMBEDDED),
+    (QueryError, Status.IDENTIFIER_MISMATCH),
+    (CatalogError, Status.OUT_OF_RESOURCES),
+    (MemoryError, Status.OUT_OF_RESOURCES),
+    (CbmirError, Status.UNABLE_TO_PROCESS),
+)
+
+Response = tuple[int | Dataset, Dataset | None]
+
+
+@dataclass(frozen=True)
+class FindService:
+    """Answers C-FIND requests.
+
+    Parameters
+    ----------
+    settings : DicomSettings
+        Titles, limits and options.
+    catalog : Catalog
+        What is known.
+    search : SimilarAnswers
+        Finds similar studies.
+    statistics : Statistics
+        Counts what was answered.
+    """
+
+    settings: DicomSettings
+    catalog: Catalog
+    search: SimilarAnswers
+    statistics: Statistics
+
+    def respond(self, event: Any) -> Iterator[Response]:
+        """Yield the responses to a pynetdicom C-FIND event, short of the final success."""
+        association = event.assoc
+        status = int(Status.CANCELLED)  # unless this generator is heard to its end
+        try:
+            for number, response in enumerate(self._matches(event, association.view), start=1):
+                if event.is_cancelled:
+                    yield status, None
+                    return
+                yield response
+                if number % _UNSENT_RESPONSES == 0:
+                    association.wait_until_sent()
+            status = int(Status.SUCCESS)
+        except Exception as error:
+            command = _failure_of(error)
+            status = command.Status
+            _log.warning(
+                "C-FIND from %s: 0x%04X %s",
+                *(association.requestor.ae_title, status, command.ErrorComment),
+            )
+            yield command, None
+        finally:
+            self.statistics.count_find(association.view, status)
+
+    def _matches(self, event: Any, view: View) -> Iterator[Response]:
+        sop_class = event.context.abstract_syntax
+        identifier = _decoded(event)
+        if sop_class == SIMILARITY_FIND:
+            return self._similar(identifier, private_class=True)
+        if view == "similarity" and attribute_text(identifier, "QueryRetrieveLevel") == "STUDY":
+            return self._similar(identifier, private_class=False)
+        if sop_class == PatientRootQueryRetrieveInformationModelFind:
+            return self._hierarchical(identifier, _PATIENT_ROOT)
+        return self._hierarchical(identifier, _STUDY_ROOT)
+
+    def _similar(self, identifier: Dataset, *, private_class: bool) -> Iterator[Response]:
+        yield from similar_matches(
+            identifier, self.catalog, self.search, self.settings, private_class=private_class
+        )
+
+    def _hierarchical(self, identifier: Dataset, levels: tuple[Level, ...]) -> Iterator[Response]:
+        """Yield ordinary matches, newest studies first.
+
+        Beyond the limit the matches so far are followed by 0xA700: the only status for it that
+        PS3.4 C.4.1.1.4 gives these SOP classes (0xB001 belongs to Repository Query).
+        """
+        keys = read_keys(identifier, levels)
+        require_unique_keys(keys, root=levels[0])
+        limit = self.settings.max_find_results
+        matches = find(self.catalog, keys.level, keys.matching, keys.requested, limit + 1)
+        for match in matches[:limit]:
+            yield (
+                int(keys.pending_status),
+                make_answer(match.values, keys.requested, keys.level, self.settings.ae_title),
+            )
+        if len(matches) > limit:
+            raise RefusedRequestError(
+                Status.OUT_OF_RESOURCES, f"more than {limit} matches; narrow the query"
+            )
+
+
+def _decoded(event: Any) -> Dataset:
+    try:
+        identifier: Dataset = event.identifier
+    except Exception as error:  # pydicom raises many kinds on hostile bytes
+        raise RefusedRequestError(
+            Status.UNABLE_TO_PROCESS, "the identifier cannot be read"
+        ) from error
+    return identifier
+
+
+def _failure_of(error: Exception) -> Dataset:
+    if isinstance(error, RefusedRequestError):
+        return failure(error.status, str(error), *error.offending)
+    for kind, status in _STATUS_OF_ERROR:
+        if isinstance(error, kind):
+            return failure(status, str(error), *_named_key(error))
+    # the peer must get an answer, and its user a hint, whatever goes wrong here
+    _log.error("C-FIND failed", exc_info=error)
+    return failure(Status.UNABLE_TO_PROCESS, "internal error; see the log of the node")
+
+
+def _named_key(error: Exception) -> list[int]:
+    """Return the tag of the key a message begins with, as the catalogue's do."""
+    keyword = str(error).partition(":")[0]
+    tag = tag_for_keyword(keyword)
+    return [] if tag is None else [tag]

@@ -1,0 +1,65 @@
+"""docs/dicom.md says what the code does."""
+
+from __future__ import annotations
+
+import re
+
+from cbmir_node.catalog.hierarchy import COMPUTED_KEYS
+from cbmir_node.catalog.keys import KEYS
+from cbmir_node.dicom.private import (
+    ANSWERED,
+    ASKED,
+    ELEMENTS,
+    PRIVATE_CREATOR,
+    PRIVATE_GROUP,
+    RESERVED,
+    SIMILARITY_FIND,
+)
+from cbmir_node.dicom.statuses import Status
+from tests.conftest import REPOSITORY
+
+PAGE = (REPOSITORY / "docs" / "dicom.md").read_text(encoding="utf-8")
+
+
+def cells(first: str) -> list[list[str]]:
+    """Return the cells of the table rows whose first cell matches a pattern."""
+    rows = [line.strip("|").split("|") for line in PAGE.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows if re.fullmatch(first, row[0].strip())]
+
+
+def test_private_elements() -> None:
+    rows = cells(rf"\({PRIVATE_GROUP:04X},xx[0-9A-F]{{2}}\)")
+    written = [(row[0], row[1], row[2], row[3]) for row in rows]
+    assert written == [
+        (f"({PRIVATE_GROUP:04X},xx{element.offset:02X})", element.name, element.vr, element.vm)
+        for element in ELEMENTS
+    ]
+    by_name = {row[1]: row for row in rows}
+    assert {name for name, row in by_name.items() if row[4] == "reserved"} == {
+        element.name for element in RESERVED
+    }
+    assert {name for name, row in by_name.items() if row[4] not in ("", "reserved")} == {
+        element.name for element in ASKED
+    }
+    assert {name for name, row in by_name.items() if row[5]} == {
+        element.name for element in ANSWERED
+    }
+
+
+def test_sop_class_and_creator() -> None:
+    assert f"`{SIMILARITY_FIND}`" in PAGE
+    assert f"`{PRIVATE_CREATOR}`" in PAGE
+
+
+def test_statuses() -> None:
+    assert [row[0] for row in cells(r"0x[0-9A-F]{4}")] == [
+        f"0x{int(status):04X}" for status in Status
+    ]
+
+
+def test_keys_of_each_level() -> None:
+    for level, computed in COMPUTED_KEYS.items():
+        (row,) = cells(rf"{level}( \(Patient Root\))?")
+        for key in KEYS:
+            assert (key.keyword in re.findall(r"\w+", row[1])) == (key.level == level)
+        assert set(computed) <= set(re.findall(r"\w+", row[2]))
