@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cbmir_node.errors import ConfigurationError
 
@@ -70,6 +70,12 @@ class DicomSettings(_Section):
         ):
             raise ValueError("must be 1-16 printable characters without backslash (PS3.5 VR AE)")
         return title
+
+    @model_validator(mode="after")
+    def _distinct_ae_titles(self) -> DicomSettings:
+        if self.ae_title == self.similarity_ae_title:
+            raise ValueError("similarity_ae_title must differ from ae_title")
+        return self
 
 
 class HttpSettings(_Section):

@@ -55,7 +55,7 @@ def configuration_page() -> str:
         "Settings come, later ones winning, from the defaults below, a TOML file (`--config`,",
         "see `conf/cbmir-node.toml`), environment variables (`CBMIR_DICOM__PORT=11113`) and",
         "command-line flags. A key that is not listed is an error that names it;",
-        "`cbmir-node config check` tells before a start, `cbmir-node config show` what is in force.",
+        "`cbmir-node config check` tells before a start, `config show` what is in force.",
         "",
         "| key | default | meaning |",
         "| --- | --- | --- |",

@@ -7,6 +7,7 @@ import itertools
 import re
 import tomllib
 
+import click
 import pytest
 
 from cbmir_node.config import load_settings, setting_keys
@@ -30,7 +31,7 @@ def test_every_command_and_option_has_help() -> None:
     for path, command in reference._commands(reference.main, ("cbmir-node",)):
         assert command.help, path
         for parameter in command.params:
-            if hasattr(parameter, "help"):
+            if isinstance(parameter, click.Option):
                 assert parameter.help, (path, parameter.name)
 
 
