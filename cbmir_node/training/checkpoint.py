@@ -1,0 +1,102 @@
+"""The file a training run is resumed from and a model is exported from."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cbmir_node.errors import ConfigurationError
+from cbmir_node.training.manifest import LabelledImage
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the outputs of the heads mean, in order.
+
+    Attributes
+    ----------
+    labels : tuple of str
+    findings : tuple of (str, str)
+        Label and finding; a finding means something within its label only.
+    """
+
+    labels: tuple[str, ...]
+    findings: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, images: Sequence[LabelledImage]) -> Vocabulary:
+        """Collect the sorted labels and findings of the training images."""
+        labels = sorted({image.label for image in images})
+        findings = sorted({(image.label, image.finding) for image in images if image.finding})
+        return cls(tuple(labels), tuple(findings))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run's whole state after an epoch.
+
+    Attributes
+    ----------
+    settings : dict
+        Fields of `cbmir_node.training.loop.TrainingSettings`.
+    epochs_done : int
+    vocabulary : Vocabulary
+    network, optimiser : dict
+        PyTorch state.
+    """
+
+    settings: dict[str, Any]
+    epochs_done: int
+    vocabulary: Vocabulary
+    network: dict[str, Any]
+    optimiser: dict[str, Any]
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    torch.save(
+        {
+            "settings": checkpoint.settings,
+            "epochs_done": checkpoint.epochs_done,
+            "labels": checkpoint.vocabulary.labels,
+            "findings": checkpoint.vocabulary.findings,
+            "network": checkpoint.network,
+            "optimiser": checkpoint.optimiser,
+        },
+        temporary,
+    )
+    temporary.replace(path)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; only plain values and tensors are unpickled.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file is missing or no checkpoint.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return Checkpoint(
+            settings=state["settings"],
+            epochs_done=state["epochs_done"],
+            vocabulary=Vocabulary(tuple(state["labels"]), tuple(state["findings"])),
+            network=state["network"],
+            optimiser=state["optimiser"],
+        )
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise ConfigurationError(f"{path} is not a checkpoint of this program: {error}") from error

@@ -1,0 +1,151 @@
+"""From a manifest to an ONNX file that the node accepts, on a tiny network."""
+# ruff: noqa: E402 - the imports below need PyTorch
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs: pip install 'cbmir-node[train]'")
+pytest.importorskip("onnxscript", reason="export needs: pip install 'cbmir-node[train]'")
+
+import onnx
+from click.testing import CliRunner
+
+from cbmir_node.cli.train import export_command, train_command
+from cbmir_node.embedding.contract import describe, file_sha256
+from cbmir_node.embedding.providers import create_session
+from cbmir_node.errors import ConfigurationError, ModelError
+from cbmir_node.imaging.network_input import network_input
+from cbmir_node.training.checkpoint import load_checkpoint
+from cbmir_node.training.export import check_agreement
+from cbmir_node.training.loop import build_network, train
+from cbmir_node.training.manifest import read_manifest, read_picture
+from cbmir_node.training.settings import TrainingSettings, preprocessing_for
+
+SETTINGS = TrainingSettings(epochs=2, size=64, batch_size=16, seed=7, init="random", width=0.25)
+
+
+@pytest.fixture(scope="module")
+def trained(manifest, tmp_path_factory):
+    reports = []
+    checkpoint = train(manifest, tmp_path_factory.mktemp("run"), SETTINGS, report=reports.append)
+    return checkpoint, reports
+
+
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    """Export by command, once: translating a network takes the longest here."""
+    path = tmp_path_factory.mktemp("onnx") / "new folder" / "tiny.onnx"
+    arguments = [str(trained[0]), "-o", str(path), "--name", "tiny", "--version", "3"]
+    result = CliRunner().invoke(export_command, [*arguments, "--training-data", "Patterns."])
+    assert result.exit_code == 0, result.output
+    return path, result.output
+
+
+def test_every_epoch_is_reported(trained):
+    _, reports = trained
+    assert [(report.epoch, report.epochs) for report in reports] == [(1, 2), (2, 2)]
+    assert all(0 < report.validation <= 1 and report.loss > 0 for report in reports)
+
+
+class _KilledError(Exception):
+    pass
+
+
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(manifest, trained, tmp_path):
+    def kill(report):
+        raise _KilledError
+
+    with pytest.raises(_KilledError):
+        train(manifest, tmp_path, SETTINGS, report=kill)
+    reports = []
+    resumed = train(manifest, tmp_path, SETTINGS, report=reports.append)
+    assert [report.epoch for report in reports] == [2]
+    expected, actual = load_checkpoint(trained[0]).network, load_checkpoint(resumed).network
+    assert expected.keys() == actual.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(actual[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_run_is_not_resumed_with_other_settings(manifest, trained):
+    other = TrainingSettings(**{**vars(SETTINGS), "batch_size": 8})
+    with pytest.raises(ConfigurationError, match=r"other batch_size.*--restart"):
+        train(manifest, trained[0].parent, other)
+
+
+def test_the_file_keeps_the_contract(exported):
+    path, output = exported
+    session = create_session(str(path), cuda=False)
+    description = describe(
+        file_sha256(path),
+        {value.name: value.shape for value in session.get_inputs()},
+        {value.name: value.shape for value in session.get_outputs()},
+        session.get_modelmeta().custom_metadata_map,
+    )
+    assert (description.name, description.version) == ("tiny", "3")
+    assert description.training_data == "Patterns."
+    assert (description.dimension, description.code_bits) == (256, 128)
+    assert description.labels == ("bars", "boards", "discs", "stripes")
+    assert description.preprocessing == preprocessing_for(SETTINGS.size)
+    assert description.sha256 in output
+
+
+def test_the_file_names_no_folder_of_the_machine_that_made_it(exported):
+    content = exported[0].read_bytes()
+    assert b".py" not in content
+    assert str(Path(__file__).parents[2]).encode() not in content
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_outputs_through_onnx_runtime_are_those_of_pytorch(exported, trained, manifest, batch):
+    pictures = [read_picture(image.file) for image in read_manifest(manifest, "test")[:batch]]
+    inputs = np.stack([network_input(p, preprocessing_for(SETTINGS.size)) for p in pictures])
+    names = ["embedding", "logits", "code"]
+    actual = create_session(str(exported[0]), cuda=False).run(names, {"image": inputs})
+    state = load_checkpoint(trained[0])
+    network = build_network(state.vocabulary, SETTINGS.width).eval()
+    network.load_state_dict(state.network)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(inputs))
+    for ours, theirs in zip(expected, actual, strict=True):
+        np.testing.assert_allclose(theirs, ours.numpy(), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(actual[0], axis=1), 1, atol=1e-5)
+
+
+def test_an_export_that_computes_something_else_is_refused(exported, trained):
+    state = load_checkpoint(trained[0])
+    network = build_network(state.vocabulary, SETTINGS.width)  # untrained: other weights
+    with pytest.raises(ModelError, match="differs between PyTorch and ONNX Runtime"):
+        check_agreement(network, onnx.load(exported[0]), 64)
+
+
+def test_command_line_trains_and_says_what_comes_next(manifest, tmp_path):
+    arguments = [str(manifest), "--output", str(tmp_path), "--epochs", "1", "--size", "32"]
+    arguments += ["--batch-size", "8", "--init", "random", "--ignore-findings", "bars"]
+    result = CliRunner().invoke(train_command, arguments)
+    assert result.exit_code == 0, result.output
+    assert "epoch 1/1" in result.output
+    assert f"cbmir-node export {tmp_path / 'checkpoint.pt'}" in result.output
+    findings = load_checkpoint(tmp_path / "checkpoint.pt").vocabulary.findings
+    assert {label for label, _ in findings} == {"boards", "stripes"}
+
+
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
+    file = tmp_path / "checkpoint.pt"
+    file.write_bytes(b"not a checkpoint")
+    with pytest.raises(ConfigurationError, match=r"checkpoint\.pt is not a checkpoint"):
+        load_checkpoint(file)
+
+
+def test_without_pytorch_the_extra_is_named(manifest, tmp_path, monkeypatch):
+    import sys
+
+    from cbmir_node.errors import MissingPackageError
+
+    for name in [name for name in sys.modules if name.startswith("cbmir_node.training.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    result = CliRunner().invoke(train_command, [str(manifest), "--output", str(tmp_path)])
+    assert isinstance(result.exception, MissingPackageError)
+    assert "package torch: pip install 'cbmir-node[train]'" in str(result.exception)
