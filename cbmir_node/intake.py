@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Literal
 
 from cbmir_node.archive.header import ObjectHeader, read_header
-from cbmir_node.archive.store import Archive, IncomingObject
+from cbmir_node.archive.store import Archive, IncomingObject, StoredFile, dataset_sha256
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.group_commit import GroupCommit, StoreOutcome
+from cbmir_node.catalog.group_commit import Committed, GroupCommit, StoreOutcome, name_file
 from cbmir_node.catalog.records import RECORD_KEYWORDS, make_record
-from cbmir_node.errors import IdentifierError
+from cbmir_node.errors import IdentifierError, InvalidObjectError
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +54,7 @@ class Intake:
         duplicates: Literal["keep", "replace"] = "keep",
     ) -> None:
         self.archive = archive
+        self._catalog = catalog
         self._group_commit = GroupCommit(catalog, largest_group, duplicates)
 
     def close(self) -> None:
@@ -117,15 +118,21 @@ class Intake:
             return self._keep(incoming, header, source)
 
     def adopt(self, relative: str) -> Receipt:
-        """Catalogue a file that is in the archive already, in its place.
+        """Catalogue a file that is in the archive already; remove it when its object is known.
 
         Such a file was stored but not acknowledged before the node was killed.
         """
-        return self.accept_file(self.archive.path(relative), source="repair")
+        path = self.archive.path(relative)
+        header = read_header(path, RECORD_KEYWORDS, self.archive.max_object_bytes)
+        digest = dataset_sha256(path, header.dataset_offset)
+        return self._commit(StoredFile(relative, path.stat().st_size, digest), header, "repair")
 
     def _keep(self, incoming: IncomingObject, header: ObjectHeader, source: str) -> Receipt:
+        stored = self.archive.keep(incoming, header.study_instance_uid, header.sop_instance_uid)
+        return self._commit(stored, header, source)
+
+    def _commit(self, stored: StoredFile, header: ObjectHeader, source: str) -> Receipt:
         uid = header.sop_instance_uid
-        stored = self.archive.keep(incoming, header.study_instance_uid, uid)
         record = make_record(
             header.attributes,
             transfer_syntax_uid=header.transfer_syntax_uid,
@@ -136,13 +143,30 @@ class Intake:
             source=source,
             received_at=time.time(),
         )
-        # When the commit fails the file stays: it may be the one of an acknowledged duplicate, and
-        # a lost connection does not tell whether the row was written. `verify` finds left-overs.
+        # When the commit fails the file stays: a lost connection does not tell whether the row was
+        # written. `verify` finds left-overs.
         committed = self._group_commit.commit(record)
-        if committed.unused_path is not None:
+        if committed.unused_path is not None and not self._mends(committed, stored, uid):
             self.archive.remove(committed.unused_path)
         _log.debug("%s %s from %s", uid, committed.outcome.value, source)
         return Receipt(uid, committed.outcome)
+
+    def _mends(self, committed: Committed, stored: StoredFile, sop_instance_uid: str) -> bool:
+        """Put a duplicate's file in the place of the first one's where that is lost or damaged."""
+        if committed.known_path is None or self._is_whole(committed.known_path, stored):
+            return False
+        return name_file(
+            self._catalog, sop_instance_uid, committed.known_path, stored.path, stored.size_bytes
+        )
+
+    def _is_whole(self, relative: str, expected: StoredFile) -> bool:
+        """Tell whether a file has the expected content."""
+        path = self.archive.path(relative)
+        try:
+            found = dataset_sha256(path, read_header(path, []).dataset_offset)
+        except (InvalidObjectError, OSError):
+            return False
+        return found == expected.content_sha256
 
 
 def _must_agree(name: str, announced: str | None, actual: str) -> None:

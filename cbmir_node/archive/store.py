@@ -3,11 +3,11 @@
 ::
 
     ARCHIVE/incoming/…                     being written; swept when the node starts
-    ARCHIVE/ab/<StudyInstanceUID>/<SOPInstanceUID>.<digest>.dcm
+    ARCHIVE/ab/<StudyInstanceUID>/<SOPInstanceUID>.<number>.dcm
 
-``ab`` spreads the studies over 256 folders. The digest is made of the content and its transfer
-syntax, so another content under a known UID, or the same bytes read in another way, never
-overwrite the first.
+``ab`` spreads the studies over 256 folders. The number is random: every reception has a file of
+its own that nothing overwrites, and the catalogue says which one an instance has. A file that no
+row names is a leftover.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 import threading
@@ -68,7 +69,6 @@ class IncomingObject:
         self._file = os.fdopen(descriptor, "wb")
         self.path = Path(name)
         self._digest = hashlib.sha256()
-        self._transfer_syntax_uid = ""
         self._left = max_bytes
 
     def __enter__(self) -> Self:
@@ -81,7 +81,6 @@ class IncomingObject:
         self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, source: str
     ) -> None:
         """Write preamble and file meta information (PS3.10 section 7.1)."""
-        self._transfer_syntax_uid = transfer_syntax_uid
         meta = FileMetaDataset()
         meta.FileMetaInformationVersion = b"\x00\x01"
         meta.MediaStorageSOPClassUID = UID(sop_class_uid)
@@ -113,11 +112,6 @@ class IncomingObject:
         except OSError as error:
             raise OutOfSpaceError(f"cannot write to the archive: {error.strerror}") from error
         return self._digest.hexdigest()
-
-    def name_digest(self) -> str:
-        """Return 12 digits that tell this content, read in this transfer syntax, from others."""
-        whole = f"{self._transfer_syntax_uid} {self._digest.hexdigest()}"
-        return hashlib.sha256(whole.encode()).hexdigest()[:12]
 
     def sync(self) -> int:
         """Wait until the data are on the disk; return the file's size in bytes."""
@@ -200,7 +194,7 @@ class Archive:
             if not folder.is_dir():
                 folder.mkdir(exist_ok=True)
                 sync_folder(folder.parent)
-        target = folder / f"{sop_instance_uid}.{incoming.name_digest()}.dcm"
+        target = folder / f"{sop_instance_uid}.{secrets.token_hex(6)}.dcm"
         incoming.path.rename(target)
         sync_folder(folder)
         return StoredFile(str(target.relative_to(self.root)), size, digest)

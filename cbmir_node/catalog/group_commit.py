@@ -11,6 +11,7 @@ import enum
 import logging
 import queue
 import threading
+import time
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal
@@ -22,7 +23,7 @@ from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.records import InstanceRecord
 from cbmir_node.catalog.upsert import find_or_insert
 from cbmir_node.catalog.vectors import remove_vectors
-from cbmir_node.catalog.work_queue import request_work
+from cbmir_node.catalog.work_queue import request_work, reset_work
 from cbmir_node.errors import CatalogError
 
 _log = logging.getLogger(__name__)
@@ -47,11 +48,14 @@ class Committed:
     Attributes
     ----------
     unused_path : str or None
-        File that no row refers to any more and that may be removed.
+        File that no row names, or none any more, and that may be removed.
+    known_path : str or None
+        File of a duplicate that was stored earlier.
     """
 
     outcome: StoreOutcome
     unused_path: str | None = None
+    known_path: str | None = None
 
 
 class GroupCommit:
@@ -137,6 +141,29 @@ class GroupCommit:
             future.set_result(result)
 
 
+def name_file(
+    catalog: Catalog, sop_instance_uid: str, old_path: str, path: str, size_bytes: int
+) -> bool:
+    """Give an instance another file with the same content; tell whether it still had the old one.
+
+    If its embedding had failed, as it does without a file, it is tried again.
+    """
+    instances = schema.instances.c
+    this = (instances.sop_instance_uid == sop_instance_uid) & (instances.path == old_path)
+    with catalog.write() as connection:
+        row = connection.execute(select(instances.id).where(this)).scalar()
+        if row is None:
+            return False
+        connection.execute(
+            update(schema.instances)
+            .where(instances.id == row)
+            .values(path=path, size_bytes=size_bytes)
+        )
+        failed = (schema.work.c.instance == row) & (schema.work.c.state == "failed")
+        reset_work(connection, failed, time.time())
+    return True
+
+
 def write_record(
     connection: Connection, record: InstanceRecord, duplicates: Literal["keep", "replace"]
 ) -> Committed:
@@ -156,7 +183,7 @@ def write_record(
         record.content_sha256,
         record.transfer_syntax_uid,
     ):
-        return _again(connection, record, known.id, known.path)
+        return Committed(StoreOutcome.DUPLICATE, record.path, known.path)
     if duplicates == "keep":
         _log.warning(
             "%s arrived again with different content; the first is kept", record.sop_instance_uid
@@ -167,19 +194,6 @@ def write_record(
     connection.execute(delete(schema.instances).where(instances.id == known.id))
     _insert(connection, record)
     return Committed(StoreOutcome.REPLACED, known.path)
-
-
-def _again(connection: Connection, record: InstanceRecord, row: int, path: str) -> Committed:
-    """Acknowledge an object that is known with the same content."""
-    if path != record.path:
-        return Committed(StoreOutcome.DUPLICATE, record.path)
-    # its file has just been written anew, perhaps with another sender's name in its header
-    connection.execute(
-        update(schema.instances)
-        .where(schema.instances.c.id == row)
-        .values(size_bytes=record.size_bytes)
-    )
-    return Committed(StoreOutcome.DUPLICATE)
 
 
 def _insert(connection: Connection, record: InstanceRecord) -> Committed:

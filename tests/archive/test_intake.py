@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -191,23 +192,35 @@ def test_interrupted_receptions_are_swept(tmp_path: Path) -> None:
     assert left_over_in(archive) == []
 
 
-def test_the_same_object_from_another_sender_is_no_damage(
+def test_sending_an_object_again_mends_a_lost_or_damaged_file(
     intake: Intake, catalog: Catalog, tmp_path: Path
 ) -> None:
-    """The file of a duplicate takes the first one's place, with its sender's name in its header."""
     file = write(make_object(), tmp_path / "in.dcm")
-    header = read_header(file, [])
     intake.accept_file(file)
-    with intake.archive.receive() as incoming:
-        incoming.begin(
-            header.sop_class_uid, header.sop_instance_uid, ExplicitVRLittleEndian, "MODALITY"
-        )
-        incoming.write(file.read_bytes()[header.dataset_offset :])
-        assert intake.accept(incoming, source="MODALITY").outcome is StoreOutcome.DUPLICATE
-    with catalog.read() as connection:
-        (row,) = connection.execute(select(schema.instances)).all()
-    assert list(intake.archive.files()) == [row.path]
-    assert intake.archive.path(row.path).stat().st_size == row.size_bytes
+    rot = file.read_bytes()[:-1] + b"x"
+    damages = (Path.unlink, lambda path: os.truncate(path, 400), lambda path: path.write_bytes(rot))
+    for damage in damages:
+        (path,) = paths(catalog)
+        damage(intake.archive.path(path))
+        assert intake.accept_file(file).outcome is StoreOutcome.DUPLICATE
+        (mended,) = paths(catalog)
+        assert mended != path
+        assert dcmread(intake.archive.path(mended)) == dcmread(file)
+
+
+def test_a_left_over_file_is_adopted_or_removed(
+    intake: Intake, catalog: Catalog, tmp_path: Path
+) -> None:
+    """A node killed between rename and commit leaves a file without a row."""
+    known, unknown = make_object(SOPInstanceUID="1.2"), make_object(SOPInstanceUID="1.3")
+    intake.accept_file(write(known, tmp_path / "known.dcm"))
+    (row,) = paths(catalog)
+    for name, dataset in {"known.left.dcm": known, "unknown.left.dcm": unknown}.items():
+        write(dataset, intake.archive.path(row).with_name(name))
+    left = sorted(set(intake.archive.files()) - {row})
+    assert intake.adopt(left[0]).outcome is StoreOutcome.DUPLICATE
+    assert intake.adopt(left[1]).outcome is StoreOutcome.STORED
+    assert sorted(intake.archive.files()) == sorted(paths(catalog)) == sorted([row, left[1]])
 
 
 def test_the_same_bytes_in_another_transfer_syntax_are_another_content(

@@ -18,6 +18,8 @@ import pytest
 
 START_TIMEOUT_S = 60.0
 EMBED_TIMEOUT_S = 300.0
+RECEIVED = 'cbmir_objects{kind="instances"}'
+PENDING = 'cbmir_embedding_state{kind="pending"}'
 COMMAND = [sys.executable, "-c", "from cbmir_node.cli import main; main()"]
 
 
@@ -63,6 +65,11 @@ class RunningNode:
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
+    def metric(self, name: str) -> float:
+        """Return a value of the metrics page by its name with its labels."""
+        values = dict(line.rsplit(" ", 1) for line in self.get("/metrics")[1].splitlines())
+        return float(values[name])
+
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return run_cli(self.data_dir, *arguments)
 
@@ -72,9 +79,9 @@ class RunningNode:
     def wait_until_embedded(self, instances: int) -> dict[str, Any]:
         """Wait until this many instances have an outcome; return the status."""
 
-        def done() -> bool:
-            found = self.status()
-            return found["received"] >= instances and found["pending"] == 0
+        def done() -> bool:  # a command at every look would take the time of the worker
+            received = self.metric(RECEIVED)
+            return received >= instances and self.metric(PENDING) == 0
 
         self._wait_for(done, EMBED_TIMEOUT_S, "end of embedding")
         return self.status()
