@@ -6,6 +6,7 @@
     ├── ConfigurationError          a setting is wrong; names the key
     ├── MissingPackageError         an optional package is absent; names the extra
     ├── InvalidObjectError          received bytes are not a storable DICOM object
+    │   ├── NotAnObjectError            they are no DICOM, or a media directory
     │   └── IdentifierError             its UIDs are missing, no UIDs, or not those announced
     ├── OutOfSpaceError             the disk reserve is reached
     ├── ArchiveError                a stored file is missing or damaged
@@ -37,6 +38,10 @@ class MissingPackageError(CbmirError):
 
 class InvalidObjectError(CbmirError):
     """Received bytes are not a complete DICOM object with the identifiers it needs."""
+
+
+class NotAnObjectError(InvalidObjectError):
+    """The bytes are no DICOM at all, or a media directory: nothing that was meant to be stored."""
 
 
 class IdentifierError(InvalidObjectError):

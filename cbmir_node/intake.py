@@ -16,7 +16,7 @@ from typing import Literal
 from cbmir_node.archive.header import ObjectHeader, read_header
 from cbmir_node.archive.store import Archive, IncomingObject, StoredFile, dataset_sha256
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.group_commit import Committed, GroupCommit, StoreOutcome, name_file
+from cbmir_node.catalog.group_commit import GroupCommit, StoreOutcome, name_file
 from cbmir_node.catalog.records import RECORD_KEYWORDS, make_record
 from cbmir_node.errors import IdentifierError, InvalidObjectError
 
@@ -146,17 +146,20 @@ class Intake:
         # When the commit fails the file stays: a lost connection does not tell whether the row was
         # written. `verify` finds left-overs.
         committed = self._group_commit.commit(record)
-        if committed.unused_path is not None and not self._mends(committed, stored, uid):
-            self.archive.remove(committed.unused_path)
+        unused = committed.unused_path
+        if committed.known_path is not None and self._mends(committed.known_path, stored, uid):
+            unused = committed.known_path
+        if unused is not None:
+            self.archive.remove(unused)
         _log.debug("%s %s from %s", uid, committed.outcome.value, source)
         return Receipt(uid, committed.outcome)
 
-    def _mends(self, committed: Committed, stored: StoredFile, sop_instance_uid: str) -> bool:
+    def _mends(self, known_path: str, stored: StoredFile, sop_instance_uid: str) -> bool:
         """Put a duplicate's file in the place of the first one's where that is lost or damaged."""
-        if committed.known_path is None or self._is_whole(committed.known_path, stored):
+        if self._is_whole(known_path, stored):
             return False
         return name_file(
-            self._catalog, sop_instance_uid, committed.known_path, stored.path, stored.size_bytes
+            self._catalog, sop_instance_uid, known_path, stored.path, stored.size_bytes
         )
 
     def _is_whole(self, relative: str, expected: StoredFile) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import mmap
 import re
+import struct
 import tempfile
 import zlib
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from pydicom.uid import (
 )
 
 from cbmir_node.archive.structure import has_pixel_data
-from cbmir_node.errors import IdentifierError, InvalidObjectError
+from cbmir_node.errors import IdentifierError, InvalidObjectError, NotAnObjectError
 
 _UID_PATTERN = re.compile(r"[0-9]+(\.[0-9]+)*")
 _IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
@@ -128,13 +129,28 @@ def _encoding(handle: BinaryIO) -> tuple[UID, int]:
         syntax = UID(str(meta.get("TransferSyntaxUID", "") or ""))
     except Exception as error:  # pydicom raises many kinds on hostile bytes
         raise InvalidObjectError(f"the file meta information is damaged: {error}") from error
+    offset = handle.tell()
+    if _begins_directory(handle.read(4)):
+        raise NotAnObjectError("a media directory (DICOMDIR), not an object of its own")
     if not syntax:
         raise InvalidObjectError(
             "the file meta information names no Transfer Syntax UID, so its data set cannot be read"
         )
     if syntax in _REFERENCED_PIXELS:
         raise InvalidObjectError(f"{syntax.name} keeps the pixels elsewhere and is not supported")
-    return syntax, handle.tell()
+    return syntax, offset
+
+
+def _begins_directory(tag: bytes) -> bool:
+    """Tell whether a data set's first tag is one of a file-set's root (PS3.3 F.3.2.1).
+
+    Group 0004 alone does not: objects copied from media keep single elements of it.
+    """
+    orders = ("<HH", ">HH") if len(tag) == 4 else ()
+    return any(
+        group == 0x0004 and 0x1130 <= element <= 0x1220
+        for group, element in (struct.unpack(order, tag) for order in orders)
+    )
 
 
 def _guessed_encoding(head: bytes) -> tuple[UID, int]:
@@ -143,7 +159,7 @@ def _guessed_encoding(head: bytes) -> tuple[UID, int]:
         return (ExplicitVRLittleEndian if head[4:6].isalpha() else ImplicitVRLittleEndian), 0
     if head[:2] == b"\x00\x08" and head[4:6].isalpha():
         return ExplicitVRBigEndian, 0
-    raise InvalidObjectError("not a DICOM file")
+    raise NotAnObjectError("not a DICOM file")
 
 
 def _inflated(handle: BinaryIO, offset: int, max_bytes: int) -> BinaryIO:

@@ -183,6 +183,8 @@ def write_record(
         record.content_sha256,
         record.transfer_syntax_uid,
     ):
+        if known.path == record.path:  # a repair and the receiver were both at it
+            return Committed(StoreOutcome.DUPLICATE)
         return Committed(StoreOutcome.DUPLICATE, record.path, known.path)
     if duplicates == "keep":
         _log.warning(

@@ -12,13 +12,12 @@ import click
 from cbmir_node.catalog.group_commit import StoreOutcome
 from cbmir_node.cli.options import as_json, dicom_files, print_json, settings_options
 from cbmir_node.config import Settings
-from cbmir_node.errors import CbmirError, InvalidObjectError
+from cbmir_node.errors import CbmirError, NotAnObjectError
 from cbmir_node.intake import Intake
 from cbmir_node.node import open_intake
 from cbmir_node.stores import open_stores
 
 _PARALLEL = 4
-_NOT_DICOM = "not a DICOM file"
 
 
 @click.command("import", short_help="Take DICOM files into the archive.")
@@ -28,8 +27,9 @@ _NOT_DICOM = "not a DICOM file"
 def import_command(settings: Settings, paths: tuple[Path, ...], as_json: bool) -> None:
     """Take DICOM files and folders of them into the archive, as safely as C-STORE does.
 
-    Files that are not DICOM are skipped and counted. Works beside a running node; without one the
-    next 'serve' or 'reindex' embeds what was imported. Exit code 1 when a DICOM object was refused.
+    Files that are not DICOM, and media directories, are skipped and counted. Works beside a running
+    node; without one the next 'serve' or 'reindex' embeds what was imported. Exit code 1 when a
+    DICOM object was refused.
     """
     files = dicom_files(paths)
     stores = open_stores(settings, create=True)
@@ -73,8 +73,8 @@ def _import_all(intake: Intake, files: list[Path], *, quiet: bool) -> list[tuple
 def _import_file(intake: Intake, path: Path) -> tuple[str, str]:
     try:
         receipt = intake.accept_file(path)
-    except InvalidObjectError as error:
-        return ("skipped" if str(error) == _NOT_DICOM else "refused"), str(error)
+    except NotAnObjectError as error:
+        return "skipped", str(error)
     except CbmirError as error:
         return "refused", str(error)
     except OSError as error:

@@ -43,7 +43,7 @@ NOT_A_DATA_SET = {
 NOT_SENDABLE = {
     "DIRFILE": "a media directory",
     "DICOMDIR-bigEnd": "a media directory",
-    "bbmri.dcmdir": "a media directory",
+    "bbmri.dcmdir": "its SOP class is that of media",
     "meta_missing_tsyntax.dcm": "says nothing of its transfer syntax",
 }
 """What no presentation context can be agreed on for: import refuses it as well."""
@@ -82,6 +82,13 @@ class SharedObject:
     def uid(self) -> str:
         """SOP Instance UID of the data set."""
         return self.uids["SOPInstanceUID"]
+
+    @property
+    def is_media_directory(self) -> bool:
+        """Whether it is a DICOMDIR, which `import` skips."""
+        return any(
+            self.source.endswith(name) for name, why in NOT_SENDABLE.items() if "directory" in why
+        )
 
     @property
     def not_sendable(self) -> bool:
