@@ -1,0 +1,367 @@
+"""Images received per second, beside what the disk and other servers do in the same run.
+
+Run ``python benchmarks/receive.py --help``. DCMTK's ``storescu`` sends synthetic CT slices over
+loopback, as shipped and with ``TCP_NODELAY=1`` in the environment of both sides. The floor is what
+durability costs on this disk: write, fdatasync, rename, fsync of the folder, once an image. The
+servers take turns in every round; the figures are medians over the rounds. Compare the ratios,
+absolute figures belong to the machine. ``storescp`` neither syncs nor indexes.
+
+The node's embedding worker is paused (SIGSTOP) while it receives, unless ``--embedding`` is given.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import numpy as np
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+_START_TIMEOUT_S = 60.0
+_SEND_TIMEOUT_S = 180.0
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_RUN_DIGITS = 6
+
+Key = tuple[str, int, bool]
+
+
+class Server(NamedTuple):
+    """A server under test: its process and where it listens."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+
+
+class Measurement(NamedTuple):
+    """Images per second, and the server's CPU time per image in milliseconds."""
+
+    rate: float
+    cpu_ms: float
+
+
+def make_slices(folder: Path, count: int, size: int) -> list[bytes]:
+    """Return encoded CT slices; ``RUN000`` in each SOP Instance UID's place is filled in later."""
+    generator = np.random.default_rng(2026)
+    noise = generator.integers(0, 4096, (size, size), dtype=np.uint16)  # 12 bits stored
+    study, series = generate_uid(), generate_uid()
+    slices = []
+    for number in range(count):
+        dataset = Dataset()
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset.SOPClassUID = CTImageStorage
+        dataset.SOPInstanceUID = f"1.2.826.0.1.3680043.9.7433.{'9' * _RUN_DIGITS}.{number + 1}"
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, series
+        dataset.PatientID, dataset.Modality, dataset.InstanceNumber = "BENCH", "CT", number + 1
+        dataset.Rows = dataset.Columns = size
+        dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
+        dataset.PixelRepresentation = 0
+        dataset.PixelData = np.roll(noise, number, 0).tobytes()
+        path = folder / "template.dcm"
+        dataset.save_as(path, enforce_file_format=True)
+        slices.append(path.read_bytes())
+    return slices
+
+
+def write_parts(folder: Path, slices: Sequence[bytes], parts: int, run: int) -> list[Path]:
+    """Write the slices to `parts` folders under UIDs that no other run has."""
+    placeholder = b"." + b"9" * _RUN_DIGITS + b"."
+    replacement = b".%06d." % (100_000 + run)
+    shutil.rmtree(folder, ignore_errors=True)
+    folders = [folder / str(part) for part in range(parts)]
+    for part in folders:
+        part.mkdir(parents=True)
+    for number, content in enumerate(slices):
+        head = content[:2048].replace(placeholder, replacement)
+        (folders[number % parts] / f"{number:05}.dcm").write_bytes(head + content[2048:])
+    os.sync()  # or the servers' syncs would wait for these files too
+    return folders
+
+
+def environment(nodelay: bool) -> dict[str, str]:
+    """Return the environment of client and server; DCMTK reads ``TCP_NODELAY``."""
+    variables = {key: value for key, value in os.environ.items() if key != "TCP_NODELAY"}
+    return {**variables, "TCP_NODELAY": "1"} if nodelay else variables
+
+
+def free_port() -> int:
+    """Return a TCP port that is free right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], name: str) -> None:
+    """Wait for a server to be ready."""
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while not condition():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise click.ClickException(f"{name} does not start; run it by hand to see why")
+        time.sleep(0.1)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def started(
+    command: list[str], nodelay: bool, name: str, ready: Callable[[], bool]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server for the block, in a process group that ends with it."""
+    process = subprocess.Popen(
+        command,
+        env=environment(nodelay),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_for(ready, process, name)
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def node(folder: Path, nodelay: bool, *, embedding: bool = False) -> Iterator[Server]:
+    """Run cbmir-node, its worker paused unless it is to embed at the same time."""
+    ports = folder / "ports.json"
+    code = "from cbmir_node.cli import main; main()"
+    command = [sys.executable, "-c", code, "serve", "--data-dir", str(folder / "data")]
+    command += ["--dicom-port", "0", "--http-port", "0", "--ports-file", str(ports)]
+    with started(command, nodelay, "cbmir-node", ports.exists) as process:
+        # an idle worker on an empty catalogue holds no lock that the receiver could wait for
+        time.sleep(3)
+        if not embedding:
+            for worker in _workers(process.pid):
+                os.kill(worker, signal.SIGSTOP)
+        yield Server(process, json.loads(ports.read_text())["dicom"])
+
+
+def _workers(parent: int) -> list[int]:
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    children += [
+        child
+        for task in Path(f"/proc/{parent}/task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]
+    return [
+        int(child)
+        for child in sorted(set(children))
+        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+
+
+@contextmanager
+def storescp(folder: Path, nodelay: bool) -> Iterator[Server]:
+    """Run DCMTK's receiver, a process per association."""
+    port = free_port()
+    command = ["storescp", "--fork", "--output-directory", str(folder), str(port)]
+    with started(command, nodelay, "storescp", lambda: _listens(port)) as process:
+        yield Server(process, port)
+
+
+@contextmanager
+def orthanc(folder: Path, nodelay: bool) -> Iterator[Server]:
+    """Run Orthanc, writing through to the disk as it does by default."""
+    port = free_port()
+    settings = {
+        "StorageDirectory": str(folder / "storage"),
+        "IndexDirectory": str(folder / "index"),
+        "DicomPort": port,
+        "HttpServerEnabled": False,
+        "DicomAet": "ORTHANC",
+        "Plugins": [],
+    }
+    file = folder / "orthanc.json"
+    file.write_text(json.dumps(settings))
+    with started(["Orthanc", str(file)], nodelay, "Orthanc", lambda: _listens(port)) as process:
+        yield Server(process, port)
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU time of a process and of its children that ended, seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / _TICKS_PER_S
+
+
+def send(server: Server, called: str, folders: Sequence[Path], nodelay: bool) -> float:
+    """Send each folder over an association of its own; return the time it took, seconds."""
+    begin = time.perf_counter()
+    clients = [
+        subprocess.Popen(
+            ["storescu", "-aec", called, "+sd", "127.0.0.1", str(server.port), str(folder)],
+            env=environment(nodelay),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for folder in folders
+    ]
+    for client in clients:
+        try:
+            _, said = client.communicate(timeout=_SEND_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            client.kill()
+            raise click.ClickException(f"storescu needs more than {_SEND_TIMEOUT_S:g} s") from None
+        if client.returncode:
+            raise click.ClickException(f"storescu to {called} failed: {said.decode()}")
+    return time.perf_counter() - begin
+
+
+def floor(folder: Path, slices: Sequence[bytes], threads: int) -> float:
+    """Return how many slices a second this disk takes durably, from `threads` threads."""
+    folder.mkdir()
+    handle = os.open(folder, os.O_RDONLY)
+
+    def keep(number: int) -> None:
+        partial = folder / f"{number}.part"
+        with partial.open("wb") as file:
+            file.write(slices[number])
+            file.flush()
+            os.fdatasync(file.fileno())
+        partial.rename(folder / f"{number}.dcm")
+        os.fsync(handle)
+
+    begin = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(keep, range(len(slices))))
+    taken = time.perf_counter() - begin
+    os.close(handle)
+    shutil.rmtree(folder)
+    return len(slices) / taken
+
+
+Servers = dict[str, tuple[str, Callable[[Path, bool], object]]]
+
+
+def measure(
+    folder: Path, slices: Sequence[bytes], servers: Servers, rounds: int, associations: list[int]
+) -> dict[Key, list[Measurement]]:
+    """Take turns: every round measures the floor and every server in every way."""
+    found: dict[Key, list[Measurement]] = defaultdict(list)
+    run = 0
+    for _ in range(rounds):
+        for parts in associations:
+            rate = floor(folder / "floor", slices, parts)
+            found["write + fdatasync + rename + fsync(dir)", parts, False].append(
+                Measurement(rate, 0)
+            )
+        for nodelay in (False, True):
+            for name, (called, start) in servers.items():
+                home = folder / "server"
+                home.mkdir()
+                with start(home, nodelay) as server:  # type: ignore[attr-defined]
+                    for parts in associations:
+                        run += 1
+                        folders = write_parts(folder / "send", slices, parts, run)
+                        before = cpu_s(server.process.pid)
+                        taken = send(server, called, folders, nodelay)
+                        cpu = cpu_s(server.process.pid) - before
+                        found[name, parts, nodelay].append(
+                            Measurement(len(slices) / taken, 1e3 * cpu / len(slices))
+                        )
+                shutil.rmtree(home)
+    return found
+
+
+def summary(found: dict[Key, list[Measurement]]) -> list[dict[str, object]]:
+    """Return one row per way of measuring: medians, range and ratio to the floor."""
+    floors = {
+        parts: statistics.median(one.rate for one in taken)
+        for (name, parts, _), taken in found.items()
+        if name.startswith("write")
+    }
+    rows: list[dict[str, object]] = []
+    for (name, parts, nodelay), taken in sorted(found.items(), key=lambda item: item[0][1:]):
+        rates = [one.rate for one in taken]
+        rows.append(
+            {
+                "server": name,
+                "associations": parts,
+                "nodelay": nodelay,
+                "images_per_s": statistics.median(rates),
+                "lowest": min(rates),
+                "highest": max(rates),
+                "of_floor": statistics.median(rates) / floors[parts],
+                "server_cpu_ms": statistics.median(one.cpu_ms for one in taken),
+            }
+        )
+    return rows
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--images", default=100, type=click.IntRange(min=4), help="Slices per measurement.")
+@click.option("--size", default=512, type=click.IntRange(min=16), help="Rows and columns.")
+@click.option("--rounds", default=3, type=click.IntRange(min=1), help="Repetitions.")
+@click.option(
+    "--associations", default=[1, 4], multiple=True, type=click.IntRange(min=1), help="At a time."
+)
+@click.option("--embedding", is_flag=True, help="Let the node embed while it receives.")
+@click.option(
+    "--folder",
+    default=".",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder on the disk to measure.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def main(
+    images: int,
+    size: int,
+    rounds: int,
+    associations: tuple[int, ...],
+    embedding: bool,
+    folder: Path,
+    as_json: bool,
+) -> None:
+    """Measure how fast the node receives."""
+    if shutil.which("storescu") is None:
+        raise click.ClickException("storescu not found: apt-get install dcmtk")
+    servers: Servers = {
+        "cbmir-node, embedding" if embedding else "cbmir-node": (
+            "CBMIR",
+            lambda home, nodelay: node(home, nodelay, embedding=embedding),
+        )
+    }
+    if shutil.which("storescp"):
+        servers["DCMTK storescp --fork"] = ("STORESCP", storescp)
+    if shutil.which("Orthanc"):
+        servers["Orthanc"] = ("ORTHANC", orthanc)
+    with tempfile.TemporaryDirectory(prefix="receive-", dir=folder) as name:
+        slices = make_slices(Path(name), images, size)
+        rows = summary(measure(Path(name), slices, servers, rounds, list(associations)))
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    click.echo(f"{images} slices of {len(slices[0]) >> 10} KiB, {rounds} rounds")
+    click.echo(f"{'':42} {'assoc.':>6} {'NODELAY':>8} {'images/s':>18} {'floor':>6} {'CPU ms':>7}")
+    for row in rows:
+        spread = f"{row['images_per_s']:.0f} ({row['lowest']:.0f}-{row['highest']:.0f})"
+        click.echo(
+            f"{row['server']:42} {row['associations']:6} {row['nodelay']!s:>8} {spread:>18} "
+            f"{row['of_floor']:6.2f} {row['server_cpu_ms']:7.1f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
