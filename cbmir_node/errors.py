@@ -11,10 +11,12 @@
     ├── OutOfSpaceError             the disk reserve is reached
     ├── ArchiveError                a stored file is missing or damaged
     ├── CatalogError                the catalogue cannot be opened or is of another version
+    │   └── NoCatalogError              there is none yet
     ├── PeerError                   another DICOM node does not answer as it should
     ├── PixelError                  an object's pixels cannot become a picture
     │   ├── NoPixelsError           it has none, or they are not a picture
     │   └── DecoderDiedError        decoding exceeded its time or memory, or crashed
+    ├── DecoderUnavailableError     no decoder process can be started; no object is to blame
     ├── ModelError                  an ONNX file breaks the contract or cannot be loaded
     ├── SnapshotError               an index snapshot is damaged or does not fit its model
     └── QueryError                  a similarity query cannot be answered
@@ -60,6 +62,10 @@ class CatalogError(CbmirError):
     """The catalogue cannot be opened, is locked, or has another schema version."""
 
 
+class NoCatalogError(CatalogError):
+    """There is no catalogue yet: nothing was ever received here."""
+
+
 class PeerError(CbmirError):
     """Another DICOM node cannot be reached, rejects the node or fails."""
 
@@ -74,6 +80,10 @@ class NoPixelsError(PixelError):
 
 class DecoderDiedError(PixelError):
     """Decoding exceeded its time or memory limit, or ended its process."""
+
+
+class DecoderUnavailableError(CbmirError):
+    """The decoder process cannot be started, whatever the object; decoding may be tried later."""
 
 
 class ModelError(CbmirError):

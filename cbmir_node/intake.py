@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cbmir_node.archive.header import ObjectHeader, read_header
-from cbmir_node.archive.store import Archive, IncomingObject, StoredFile, dataset_sha256
+from cbmir_node.archive.header import ObjectHeader
+from cbmir_node.archive.store import Archive, IncomingObject, StoredFile
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.group_commit import GroupCommit, StoreOutcome, name_file
+from cbmir_node.catalog.group_commit import GroupCommit
 from cbmir_node.catalog.records import RECORD_KEYWORDS, make_record
+from cbmir_node.catalog.registration import Duplicates, StoreOutcome
 from cbmir_node.errors import IdentifierError, InvalidObjectError
 
 _log = logging.getLogger(__name__)
@@ -54,12 +55,14 @@ class Intake:
         duplicates: Literal["keep", "replace"] = "keep",
     ) -> None:
         self.archive = archive
-        self._catalog = catalog
-        self._group_commit = GroupCommit(catalog, largest_group, duplicates)
+        self._duplicates: Duplicates = duplicates
+        self._presence = archive.announce_reception()
+        self._group_commit = GroupCommit(catalog, largest_group)
 
     def close(self) -> None:
         """Finish what is being written."""
         self._group_commit.close()
+        self._presence.close()
 
     def accept(
         self,
@@ -90,7 +93,7 @@ class Intake:
             The database refused it.
         """
         incoming.finish()
-        header = read_header(incoming.path, RECORD_KEYWORDS, self.archive.max_object_bytes)
+        header = self.archive.read_header(incoming.path, RECORD_KEYWORDS)
         _must_agree("SOP Class UID", sop_class_uid, header.sop_class_uid)
         _must_agree("SOP Instance UID", sop_instance_uid, header.sop_instance_uid)
         return self._keep(incoming, header, source)
@@ -107,7 +110,7 @@ class Intake:
         CatalogError
             The database refused it.
         """
-        header = read_header(path, RECORD_KEYWORDS, self.archive.max_object_bytes)
+        header = self.archive.read_header(path)
         with self.archive.receive() as incoming:
             incoming.begin(
                 header.sop_class_uid, header.sop_instance_uid, header.transfer_syntax_uid, ""
@@ -115,7 +118,13 @@ class Intake:
             with path.open("rb") as original:
                 original.seek(header.dataset_offset)
                 shutil.copyfileobj(original, incoming, 1 << 20)
-            return self._keep(incoming, header, source)
+            # what was copied is validated, not what is there: the file may still be being written
+            return self.accept(
+                incoming,
+                source=source,
+                sop_class_uid=header.sop_class_uid,
+                sop_instance_uid=header.sop_instance_uid,
+            )
 
     def adopt(self, relative: str) -> Receipt:
         """Catalogue a file that is in the archive already; remove it when its object is known.
@@ -123,8 +132,8 @@ class Intake:
         Such a file was stored but not acknowledged before the node was killed.
         """
         path = self.archive.path(relative)
-        header = read_header(path, RECORD_KEYWORDS, self.archive.max_object_bytes)
-        digest = dataset_sha256(path, header.dataset_offset)
+        header = self.archive.read_header(path, RECORD_KEYWORDS)
+        digest = self.archive.content_sha256(relative)
         return self._commit(StoredFile(relative, path.stat().st_size, digest), header, "repair")
 
     def _keep(self, incoming: IncomingObject, header: ObjectHeader, source: str) -> Receipt:
@@ -132,7 +141,6 @@ class Intake:
         return self._commit(stored, header, source)
 
     def _commit(self, stored: StoredFile, header: ObjectHeader, source: str) -> Receipt:
-        uid = header.sop_instance_uid
         record = make_record(
             header.attributes,
             transfer_syntax_uid=header.transfer_syntax_uid,
@@ -145,31 +153,21 @@ class Intake:
         )
         # When the commit fails the file stays: a lost connection does not tell whether the row was
         # written. `verify` finds left-overs.
-        committed = self._group_commit.commit(record)
-        unused = committed.unused_path
-        if committed.known_path is not None and self._mends(committed.known_path, stored, uid):
-            unused = committed.known_path
-        if unused is not None:
-            self.archive.remove(unused)
-        _log.debug("%s %s from %s", uid, committed.outcome.value, source)
-        return Receipt(uid, committed.outcome)
+        done = self._group_commit.commit(record, self._duplicates)
+        if done.kept_path is not None and not self._is_whole(done.kept_path, done.kept_sha256):
+            # the file that was to stay is lost or damaged: this one is the only copy
+            done = self._group_commit.commit(record, "mend")
+        if done.unused_path is not None:
+            self.archive.remove(done.unused_path)
+        _log.debug("%s %s from %s", header.sop_instance_uid, done.outcome.value, source)
+        return Receipt(header.sop_instance_uid, done.outcome)
 
-    def _mends(self, known_path: str, stored: StoredFile, sop_instance_uid: str) -> bool:
-        """Put a duplicate's file in the place of the first one's where that is lost or damaged."""
-        if self._is_whole(known_path, stored):
-            return False
-        return name_file(
-            self._catalog, sop_instance_uid, known_path, stored.path, stored.size_bytes
-        )
-
-    def _is_whole(self, relative: str, expected: StoredFile) -> bool:
-        """Tell whether a file has the expected content."""
-        path = self.archive.path(relative)
+    def _is_whole(self, relative: str, content_sha256: str | None) -> bool:
+        """Tell whether a stored file is there and has its content."""
         try:
-            found = dataset_sha256(path, read_header(path, []).dataset_offset)
+            return self.archive.content_sha256(relative) == content_sha256
         except (InvalidObjectError, OSError):
             return False
-        return found == expected.content_sha256
 
 
 def _must_agree(name: str, announced: str | None, actual: str) -> None:

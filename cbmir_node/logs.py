@@ -23,6 +23,11 @@ def configure_logging(level: str, process: str) -> None:
         format=f"%(asctime)s %(levelname)-7s {process} %(name)s: %(message)s",
     )
     logging.captureWarnings(capture=True)
+    quiet_libraries(level)
+
+
+def quiet_libraries(level: str) -> None:
+    """Keep libraries that log every step to their errors, unless `level` is ``debug``."""
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.NOTSET if level == "debug" else logging.ERROR)
     if level != "debug":

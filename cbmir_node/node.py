@@ -7,6 +7,7 @@ import fcntl
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
@@ -24,6 +25,7 @@ from cbmir_node.web.app import create_app
 from cbmir_node.web.server import HttpServer
 
 _MAINTENANCE_S = 2.0
+_LOCK_PATIENCE_S = 1.0
 _LOCK_FILE = "node.lock"
 
 _log = logging.getLogger(__name__)
@@ -58,7 +60,7 @@ class Node:
         settings = self.settings
         self.stores: Stores = open_stores(settings, create=True)
         exits.callback(self.stores.close)
-        exits.enter_context(_only_node(settings.data_dir))
+        exits.enter_context(only_node(settings.data_dir))
         swept = self.stores.archive.sweep()
         if swept:
             _log.info("removed %d interrupted receptions", swept)
@@ -85,7 +87,7 @@ class Node:
             try:
                 self.search.maintain()
                 self._maintenance_error = ""
-            except (CbmirError, OSError) as error:
+            except Exception as error:  # this thread must live on, and /readyz tell
                 if str(error) != self._maintenance_error:
                     _log.exception("index maintenance failed; it is tried again")
                 self._maintenance_error = str(error)
@@ -171,15 +173,19 @@ def is_node_running(data_dir: Path) -> bool:
     if not path.exists():
         return False
     with path.open("rb") as handle:
-        return not _lock(handle)
+        return not _lock(handle, fcntl.LOCK_SH)
 
 
 @contextlib.contextmanager
-def _only_node(data_dir: Path) -> Iterator[None]:
+def only_node(data_dir: Path) -> Iterator[None]:
     """Hold the data folder for this node; the operating system frees it when the process ends."""
     path = data_dir / _LOCK_FILE
     with path.open("a+") as handle:
-        if not _lock(handle):
+        deadline = time.monotonic() + _LOCK_PATIENCE_S  # somebody may be asking `is_node_running`
+        while not _lock(handle, fcntl.LOCK_EX):
+            if time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
             raise ConfigurationError(
                 f"data_dir: another node already runs on {data_dir}; stop it or choose another"
             )
@@ -189,9 +195,9 @@ def _only_node(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def _lock(handle: IO[str] | IO[bytes]) -> bool:
+def _lock(handle: IO[str] | IO[bytes], kind: int) -> bool:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

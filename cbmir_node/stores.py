@@ -11,7 +11,9 @@ from pathlib import Path
 from cbmir_node.archive.store import Archive
 from cbmir_node.catalog.database import Catalog, open_catalog
 from cbmir_node.catalog.models import InstalledModel, ModelRegistry, ModelState
+from cbmir_node.catalog.statistics import has_instances
 from cbmir_node.config import Settings
+from cbmir_node.embedding.session import EmbeddingModel
 from cbmir_node.embedding.store import ModelStore, shipped_model
 from cbmir_node.errors import ConfigurationError
 
@@ -56,7 +58,14 @@ class Stores:
         return self.models.path(self.registry.active().sha256)
 
     def use(self, model: InstalledModel) -> ModelState:
-        """Make a model the one that answers queries, at once or when it has caught up."""
+        """Make a model the one that answers queries, at once or when it has caught up.
+
+        Raises
+        ------
+        ModelError
+            Its file is gone or cannot be loaded.
+        """
+        EmbeddingModel.load(self.models.path(model.sha256), self.settings.embedding)
         return self.registry.use(model)
 
 
@@ -90,6 +99,8 @@ def open_stores(settings: Settings, *, create: bool) -> Stores:
             settings.archive_path,
             settings.archive.reserve_mib << 20,
             settings.archive.max_object_mib << 20,
+            # a catalogue that names objects belongs to an archive that exists
+            create=not has_instances(catalog),
         ),
         catalog,
         ModelStore(settings.models_path),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import threading
+import time
 from multiprocessing.context import SpawnProcess
 
 from cbmir_node.config import Settings
@@ -53,6 +54,7 @@ class WorkerSupervisor:
             process = context.Process(
                 target=worker_process, args=(self._settings, stop_worker), name="cbmir-worker"
             )
+            started = time.monotonic()
             process.start()
             self._process = process
             while process.is_alive() and not self._stop.wait(0.2):
@@ -62,6 +64,8 @@ class WorkerSupervisor:
                 _end(process)
                 return
             self.restarts += 1
+            if time.monotonic() - started > _LONGEST_PAUSE_S:
+                pause = 1.0  # it had worked for a while: this is a new trouble
             _log.error("the worker ended with code %s; a new one starts", process.exitcode)
             self._stop.wait(pause)
             pause = min(_LONGEST_PAUSE_S, 2 * pause)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from cbmir_node.archive.header import read_header
-from cbmir_node.archive.store import dataset_sha256
 from cbmir_node.catalog import consistency
 from cbmir_node.catalog.consistency import StoredInstance
 from cbmir_node.catalog.models import InstalledModel
-from cbmir_node.errors import CbmirError, InvalidObjectError
+from cbmir_node.errors import CbmirError, ConfigurationError, InvalidObjectError
 from cbmir_node.intake import Intake
-from cbmir_node.node import is_node_running, open_search
+from cbmir_node.node import only_node, open_search
 from cbmir_node.stores import Stores
 
 Kind = Literal[
@@ -78,7 +75,7 @@ class Verification:
 
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
-        self._running = is_node_running(stores.settings.data_dir)
+        self._receiving = stores.archive.is_receiving()
 
     def findings(self, *, deep: bool = False) -> list[Finding]:
         """Return every disagreement.
@@ -105,10 +102,18 @@ class Verification:
         finally:
             intake.close()
         index = [finding for finding in findings if finding.kind == "index differs"]
-        if index and not self._running:  # a running node owns its index
-            open_search(self._stores, writable=True).active_cache().rebuild()
+        if index and self._rebuild_index():
             mended += index
         return mended
+
+    def _rebuild_index(self) -> bool:
+        """Rebuild the snapshot, unless a running node owns it."""
+        try:
+            with only_node(self._stores.settings.data_dir):
+                open_search(self._stores, writable=True).active_cache().rebuild()
+        except ConfigurationError:
+            return False
+        return True
 
     def _archive(self, *, deep: bool) -> Iterator[Finding]:
         # files first: what is acknowledged in between has a row by the time rows are read
@@ -121,12 +126,22 @@ class Verification:
             file = self._stores.archive.path(path)
             if path not in files and not file.exists():
                 yield Finding("row without its file", row.sop_instance_uid, row.instance)
-            elif _is_damaged(file, row, deep=deep):
+            elif self._is_damaged(row, deep=deep):
                 yield Finding("file damaged", row.sop_instance_uid, row.instance)
+
+    def _is_damaged(self, row: StoredInstance, *, deep: bool) -> bool:
+        """Tell whether a file has another size, on a deep look another content, than it should."""
+        archive = self._stores.archive
+        try:
+            if archive.path(row.path).stat().st_size != row.size_bytes:
+                return True
+            return deep and archive.content_sha256(row.path) != row.sha256
+        except (InvalidObjectError, OSError):
+            return True
 
     def _may_be_on_its_way(self, path: str) -> bool:
         file = self._stores.archive.path(path)
-        return self._running and file.exists() and time.time() - file.stat().st_mtime < _YOUNG_S
+        return self._receiving and file.exists() and time.time() - file.stat().st_mtime < _YOUNG_S
 
     def _vectors(self, model: InstalledModel) -> Iterator[Finding]:
         checks: dict[Kind, Callable[..., list[tuple[int, str]]]] = {
@@ -159,13 +174,3 @@ class Verification:
                 return True
             case _:
                 return False
-
-
-def _is_damaged(file: Path, row: StoredInstance, *, deep: bool) -> bool:
-    """Tell whether a file has another size, or on a deep look another content, than it should."""
-    try:
-        if file.stat().st_size != row.size_bytes:
-            return True
-        return deep and dataset_sha256(file, read_header(file, []).dataset_offset) != row.sha256
-    except (InvalidObjectError, OSError):
-        return True

@@ -12,10 +12,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
+
+import numpy as np
 
 from cbmir_node.catalog.models import InstalledModel
 from cbmir_node.catalog.vectors import FrameVectors, write_vectors
@@ -77,6 +79,7 @@ class Worker:
         self._decoder = DecoderProcess(self._settings.imaging)
         self._prefetch = ThreadPoolExecutor(1, thread_name_prefix="decode")
         self._models: dict[str, EmbeddingModel] = {}
+        self._problems: dict[str, str] = {}
         # a lease in this process' own name was taken by an earlier one: containers reuse numbers
         dead = [
             owner
@@ -97,24 +100,21 @@ class Worker:
     def run(self, stop: EventLike) -> None:
         """Work until told to stop."""
         while not stop.is_set():
-            done = sum(self.work_once(model) for model in self._stores.registry.in_use())
+            done = sum(self._work_or_tell(model) for model in self._stores.registry.in_use())
             self._stores.registry.switch_if_ready()
             if not done:
                 stop.wait(self._settings.worker.poll_s)
 
-    def run_until_empty(self, model: InstalledModel, on_progress: Callable[[int], None]) -> int:
-        """Work until nothing of `model` is pending; return the number of instances done here.
-
-        Parameters
-        ----------
-        on_progress : callable
-            Called with the number of instances finished since the last call.
-        """
-        total = 0
-        while done := self.work_once(model):
-            total += done
-            on_progress(done)
-        return total
+    def _work_or_tell(self, model: InstalledModel) -> int:
+        """Work for a model; one that cannot run must not keep the others from it."""
+        try:
+            return self.work_once(model)
+        except ModelError as error:
+            self._queue.release()
+            if str(error) != self._problems.get(model.sha256):
+                _log.error("model %s:%s: %s", model.name, model.version, error)
+            self._problems[model.sha256] = str(error)
+            return 0
 
     def work_once(self, model: InstalledModel) -> int:
         """Claim some instances of `model`, embed them and return how many were finished."""
@@ -180,6 +180,7 @@ class Worker:
                 for decoded in ready:
                     self._finish([decoded], network)
                 return
+            _must_run(network)
             self._queue.finish(ready[0].claim, "failed", str(error), 1)
             return
         write_vectors(self._stores.catalog, results)
@@ -205,6 +206,12 @@ def _embed(
     """Embed the frames of several instances in one go and hand each its own."""
     vectors = iter(frame_vectors([f for decoded in ready for f in decoded.frames], network))
     return [(decoded.claim, [next(vectors) for _ in decoded.frames]) for decoded in ready]
+
+
+def _must_run(network: EmbeddingModel) -> None:
+    """Raise `ModelError` when the network fails on a black picture too: it is no object's fault."""
+    wanted = network.description.preprocessing
+    network.embed(np.zeros((1, wanted.channels, wanted.height, wanted.width), dtype=np.float32))
 
 
 def worker_process(settings: Settings, stop: EventLike) -> None:

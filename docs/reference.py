@@ -27,7 +27,11 @@ def cli_page() -> str:
     ]
     for path, command in _commands(main, ("cbmir-node",)):
         context = click.Context(
-            command, info_name=" ".join(path), terminal_width=_WIDTH, max_content_width=_WIDTH
+            command,
+            info_name=" ".join(path),
+            terminal_width=_WIDTH,
+            max_content_width=_WIDTH,
+            **main.context_settings,  # which commands inherit
         )
         parts.append(f"## {' '.join(path)}\n\n```text\n{command.get_help(context)}\n```")
     return "\n\n".join(parts) + "\n"

@@ -10,9 +10,11 @@ from sqlalchemy import func, select
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import open_catalog
+from cbmir_node.catalog.models import InstalledModel
 from cbmir_node.config import Settings
 from cbmir_node.node import open_intake
 from cbmir_node.stores import Stores, open_stores
+from cbmir_node.worker import Worker
 from tests.models import build_model
 from tests.objects import write
 
@@ -76,3 +78,11 @@ def states(stores: Stores, uids: Sequence[str]) -> list[str]:
     """Return the work states of some instances in order."""
     found = work(stores)
     return [found[uid][0] for uid in uids]
+
+
+def drain(worker: Worker, model: InstalledModel) -> int:
+    """Work until nothing of `model` is left for this worker; return how many instances it did."""
+    total = 0
+    while done := worker.work_once(model):
+        total += done
+    return total

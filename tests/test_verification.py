@@ -24,7 +24,7 @@ from cbmir_node.stores import Stores
 from cbmir_node.verification import Finding, Verification
 from cbmir_node.worker import Worker
 from tests.objects import make_object, write
-from tests.small_node import archive_file, keep, open_small_stores, states, vectors_of_each
+from tests.small_node import archive_file, drain, keep, open_small_stores, states, vectors_of_each
 
 SOUND = 6
 
@@ -48,7 +48,7 @@ def uids(stores: Stores, tmp_path: Path) -> list[str]:
 
 def embed(stores: Stores) -> None:
     with Worker(stores) as worker:
-        worker.run_until_empty(stores.registry.active(), lambda _: None)
+        drain(worker, stores.registry.active())
 
 
 def verify(stores: Stores, *options: str) -> tuple[int, list[tuple[str, str, bool]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing.spawn
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
@@ -19,13 +21,22 @@ from sqlalchemy import func, select
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.work_queue import WorkQueue, count_states
 from cbmir_node.config import Settings
+from cbmir_node.errors import DecoderUnavailableError, ModelError
 from cbmir_node.node import open_search
 from cbmir_node.search.query import Example, SimilarityAnswer, SimilarityQuery
 from cbmir_node.stores import Stores, process_identity
 from cbmir_node.worker import TRIES, Worker
 from tests.models import build_model
 from tests.objects import make_object
-from tests.small_node import archive_file, keep, open_small_stores, states, vectors_of_each, work
+from tests.small_node import (
+    archive_file,
+    drain,
+    keep,
+    open_small_stores,
+    states,
+    vectors_of_each,
+    work,
+)
 
 ABSURD_SIDE = 11000  # 242 MB of pixels: more than 512 MiB once they are floats
 
@@ -47,7 +58,7 @@ def open_node(tmp_path: Path) -> Iterator[Callable[..., Stores]]:
 
 def embed_all(stores: Stores) -> None:
     with Worker(stores) as worker:
-        worker.run_until_empty(stores.registry.active(), lambda _: None)
+        drain(worker, stores.registry.active())
 
 
 def make_endless(path: Path) -> None:
@@ -122,6 +133,21 @@ def test_every_object_without_a_vector_says_why(
     assert vectors_of_each(stores) == {uid: int(uid == good) for uid in found}
 
 
+def test_a_decoder_that_cannot_start_is_no_fault_of_the_objects(
+    open_node: Callable[..., Stores], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = open_node()
+    uids = keep(stores, tmp_path, *(make_object() for _ in range(4)))
+    resource_tracker.ensure_running()  # is spawned by the same executable
+    monkeypatch.setattr(multiprocessing.spawn, "_python_exe", b"/bin/false")
+    with pytest.raises(DecoderUnavailableError, match="exit code 1"):
+        embed_all(stores)
+    assert set(work(stores).values()) == {("pending", "", 0)}
+    monkeypatch.undo()
+    embed_all(stores)
+    assert states(stores, uids) == ["embedded"] * 4
+
+
 def dead_process() -> int:
     """Return the number of a process that has ended."""
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
@@ -166,7 +192,7 @@ def test_two_workers_share_the_queue_and_do_nothing_twice(
 
     def run(worker: Worker) -> None:
         ready.wait(60)
-        done.append(worker.run_until_empty(model, lambda _: None))
+        done.append(drain(worker, model))
 
     with Worker(stores) as one:
         monkeypatch.setattr("cbmir_node.worker.process_identity", lambda: "another-host/1")
@@ -210,11 +236,11 @@ def test_a_new_model_takes_over_when_it_has_caught_up(
         assert stores.registry.switch_if_ready() is None
         assert ask().model == "tiny:1"
         late = keep(stores, tmp_path, make_object())  # is needed by both
-        worker.run_until_empty(second, lambda _: None)
+        drain(worker, second)
         assert count_states(stores.catalog, first.row)["pending"] == 1
         answer = ask()
         assert (answer.model, len(answer.matches)) == ("tiny:1", 7)
-        worker.run_until_empty(first, lambda _: None)
+        drain(worker, first)
     assert stores.registry.switch_if_ready() == stores.registry.find("second")
     answer = ask()
     assert (answer.model, len(answer.matches)) == ("second:1", 8)
@@ -254,3 +280,27 @@ def test_an_interrupted_reindex_goes_on_where_it_stopped(
     assert count_states(stores.catalog, model.row)["embedded"] == 12
     assert vectors_of_each(stores) == dict.fromkeys(uids, 1)
     assert rows_ever_written(stores) == 24  # each instance twice: before, and once by a reindex
+
+
+def test_a_network_that_does_not_run_fails_no_object(
+    open_node: Callable[..., Stores], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU out of memory is no object's fault: the queue waits until the network runs again."""
+    stores = open_node()
+    uids = keep(stores, tmp_path, *(make_object() for _ in range(3)))
+
+    def out_of_memory(*_: object, **__: object) -> None:
+        raise ModelError("CUDA out of memory")
+
+    stop = threading.Event()
+    with monkeypatch.context() as broken, Worker(stores) as worker:
+        broken.setattr("cbmir_node.embedding.session.EmbeddingModel.embed", out_of_memory)
+        running = threading.Thread(target=worker.run, args=(stop,))
+        running.start()
+        time.sleep(2)
+        assert running.is_alive()
+        stop.set()
+        running.join(60)
+        assert {state for state, _, _ in work(stores).values()} == {"pending"}
+    embed_all(stores)
+    assert {uid: work(stores)[uid][0] for uid in uids} == dict.fromkeys(uids, "embedded")

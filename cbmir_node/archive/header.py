@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import mmap
 import re
@@ -23,12 +24,20 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from cbmir_node.archive.structure import has_pixel_data
-from cbmir_node.errors import IdentifierError, InvalidObjectError, NotAnObjectError
+from cbmir_node.archive.structure import FIRST_PIXEL_DATA_TAG, check_structure
+from cbmir_node.errors import (
+    IdentifierError,
+    InvalidObjectError,
+    NotAnObjectError,
+    OutOfSpaceError,
+)
 
 _UID_PATTERN = re.compile(r"[0-9]+(\.[0-9]+)*")
 _IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+_SPECIFIC_CHARACTER_SET = 0x00080005
 _INFLATE_CHUNK = 1 << 20
+_MAX_INFLATION = 200
+_ALWAYS_INFLATED_BYTES = 256 << 20
 _DEFLATED_PREFIX = "1.2.840.10008.1.2.1.99"
 _REFERENCED_PIXELS = {
     "1.2.840.10008.1.2.4.94",
@@ -83,7 +92,9 @@ def is_uid(text: str) -> bool:
     return len(text) <= 64 and _UID_PATTERN.fullmatch(text) is not None
 
 
-def read_header(path: Path, keywords: Sequence[str], max_bytes: int = 1 << 32) -> ObjectHeader:
+def read_header(
+    path: Path, keywords: Sequence[str], max_bytes: int = 1 << 32, scratch: Path | None = None
+) -> ObjectHeader:
     """Validate a DICOM file from its first byte to its last and read its header.
 
     Files without preamble and file meta information are accepted when the bytes parse as a data
@@ -96,18 +107,24 @@ def read_header(path: Path, keywords: Sequence[str], max_bytes: int = 1 << 32) -
     keywords : sequence of str
         Attributes to read besides the identifiers.
     max_bytes : int
-        Limit for an inflated data set.
+        Limit for an inflated data set. Above 256 MiB it may not be larger than 200 times its
+        deflated size either: images stay below that, and a bomb reaches 1000.
+    scratch : Path, optional
+        Folder on whose disk a deflated data set is inflated for a while; the system's temporary
+        folder, which may lie in memory, by default.
 
     Raises
     ------
     InvalidObjectError
         Not DICOM, truncated, without the UIDs it needs, or without a transfer syntax that says
         how to read it.
+    OutOfSpaceError
+        The disk is too full to inflate it.
     """
     with path.open("rb") as handle:
         transfer_syntax, offset = _encoding(handle)
         if transfer_syntax.startswith(_DEFLATED_PREFIX):
-            with _inflated(handle, offset, max_bytes) as body:
+            with _inflated(handle, offset, max_bytes, scratch) as body:
                 return _parse(body, 0, offset, transfer_syntax, keywords)
         return _parse(handle, offset, offset, transfer_syntax, keywords)
 
@@ -162,27 +179,37 @@ def _guessed_encoding(head: bytes) -> tuple[UID, int]:
     raise NotAnObjectError("not a DICOM file")
 
 
-def _inflated(handle: BinaryIO, offset: int, max_bytes: int) -> BinaryIO:
+def _inflated(handle: BinaryIO, offset: int, max_bytes: int, scratch: Path | None) -> BinaryIO:
     """Return the inflated data set in a temporary file; bounded, or a bomb would fill the disk."""
+    deflated_bytes = handle.seek(0, io.SEEK_END) - offset
+    limit = min(max_bytes, max(_ALWAYS_INFLATED_BYTES, _MAX_INFLATION * deflated_bytes))
     handle.seek(offset)
-    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-    body = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115  the caller closes it
-    try:
-        while not inflate.eof:
-            chunk = inflate.unconsumed_tail or handle.read(_INFLATE_CHUNK)
-            if not chunk:
-                raise InvalidObjectError("the deflated data set is truncated")
-            body.write(inflate.decompress(chunk, _INFLATE_CHUNK))
-            if body.tell() > max_bytes:
-                raise InvalidObjectError(f"the data set inflates to more than {max_bytes} bytes")
-    except zlib.error as error:
-        body.close()
-        raise InvalidObjectError(f"the deflated data set is damaged: {error}") from error
-    except InvalidObjectError:
-        body.close()
-        raise
-    body.flush()
+    with contextlib.ExitStack() as on_error:
+        try:
+            body = cast(BinaryIO, on_error.enter_context(tempfile.TemporaryFile(dir=scratch)))
+            _inflate(handle, body, limit)
+            body.flush()
+        except zlib.error as error:
+            raise InvalidObjectError(f"the deflated data set is damaged: {error}") from error
+        except OSError as error:
+            raise OutOfSpaceError(
+                f"cannot inflate the data set into {scratch or tempfile.gettempdir()}: "
+                f"{error.strerror}; free some space there"
+            ) from error
+        on_error.pop_all()  # the caller closes it
     return body
+
+
+def _inflate(deflated: BinaryIO, body: BinaryIO, limit: int) -> None:
+    """Inflate the rest of a file into another (RFC 1951, PS3.5 A.5)."""
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    while not inflate.eof:
+        chunk = inflate.unconsumed_tail or deflated.read(_INFLATE_CHUNK)
+        if not chunk:
+            raise InvalidObjectError("the deflated data set is truncated")
+        body.write(inflate.decompress(chunk, _INFLATE_CHUNK))
+        if body.tell() > limit:
+            raise InvalidObjectError(f"the data set inflates to more than {limit} bytes")
 
 
 def _parse(
@@ -196,22 +223,27 @@ def _parse(
     handle.seek(0, io.SEEK_END)
     if handle.tell() <= start:
         raise InvalidObjectError("the data set is empty")
+    tags = {cast(int, tag_for_keyword(keyword)) for keyword in (*_IDENTIFIERS, *keywords)}
     with mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        pixels = has_pixel_data(view, start, syntax)
-    attributes = _attributes(handle, start, syntax, [*_IDENTIFIERS, *keywords])
+        structure = check_structure(
+            view, start, syntax, frozenset({*tags, _SPECIFIC_CHARACTER_SET})
+        )
+    attributes = _attributes(handle, start, structure.attributes_end, syntax, tags)
     _check_identifiers(attributes)
-    return ObjectHeader(str(transfer_syntax), dataset_offset, pixels, attributes)
+    return ObjectHeader(str(transfer_syntax), dataset_offset, structure.has_pixels, attributes)
 
 
-def _attributes(handle: BinaryIO, start: int, syntax: UID, keywords: Sequence[str]) -> Dataset:
+def _attributes(handle: BinaryIO, start: int, end: int, syntax: UID, tags: set[int]) -> Dataset:
+    """Read wanted attributes; pydicom must not go through the long sequences behind them."""
     handle.seek(start)
     try:
         return read_dataset(
             handle,
             is_implicit_VR=syntax == ImplicitVRLittleEndian,
             is_little_endian=syntax.is_little_endian,
-            stop_when=lambda tag, _vr, _length: tag >= 0x7FE00008,
-            specific_tags=[cast(int, tag_for_keyword(keyword)) for keyword in keywords],
+            bytelength=end - start,
+            stop_when=lambda tag, _vr, _length: tag >= FIRST_PIXEL_DATA_TAG,
+            specific_tags=list(tags),
         )
     except Exception as error:  # pydicom raises many kinds on hostile bytes
         raise InvalidObjectError(f"the data set cannot be read: {error}") from error

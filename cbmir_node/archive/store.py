@@ -20,10 +20,10 @@ import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
@@ -31,12 +31,14 @@ from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 
 from cbmir_node import __version__
+from cbmir_node.archive.header import ObjectHeader, read_header
 from cbmir_node.durable import sync_folder
 from cbmir_node.errors import ArchiveError, OutOfSpaceError
 
 IMPLEMENTATION_CLASS_UID = UID("2.25.312870092836445113425119065513259998441")
 IMPLEMENTATION_VERSION_NAME = f"CBMIR_{__version__}".replace(".", "")[:16]
 _INCOMING = "incoming"
+_PRESENCE = ".receiving"
 
 
 @dataclass(frozen=True)
@@ -131,29 +133,55 @@ class Archive:
     Parameters
     ----------
     root : Path
-        Created when absent.
+        The folder.
     reserve_bytes : int
         Free space below which nothing more is accepted.
     max_object_bytes : int
         Largest object accepted.
+    create : bool
+        Make the folder when it is absent.
+
+    Raises
+    ------
+    ArchiveError
+        It is absent, or cannot be made.
     """
 
-    def __init__(self, root: Path, reserve_bytes: int = 0, max_object_bytes: int = 1 << 32) -> None:
+    def __init__(
+        self,
+        root: Path,
+        reserve_bytes: int = 0,
+        max_object_bytes: int = 1 << 32,
+        *,
+        create: bool = True,
+    ) -> None:
         self.root = root
         self.reserve_bytes = reserve_bytes
         self.max_object_bytes = max_object_bytes
         self._incoming = root / _INCOMING
         self._making_folder = threading.Lock()
+        if self._incoming.is_dir():
+            return
+        if not create:
+            raise ArchiveError(
+                f"the archive {root} is not there: is its disk mounted? If it is lost for good, "
+                f"make the folder {self._incoming} to begin anew"
+            )
         try:
-            self._incoming.mkdir(parents=True, exist_ok=True)
+            self._make()
         except OSError as error:
             raise ArchiveError(
                 f"cannot create the archive {root}: {error.strerror}; choose another --data-dir"
             ) from error
-        # a study's folder must survive a power cut too, so the 256 parents are made once and synced
+
+    def _make(self) -> None:
+        """Make the folders; ``incoming`` comes last and says that the others are there, synced."""
+        self.root.mkdir(parents=True, exist_ok=True)
         for number in range(256):
-            (root / f"{number:02x}").mkdir(exist_ok=True)
-        sync_folder(root)
+            (self.root / f"{number:02x}").mkdir(exist_ok=True)
+        sync_folder(self.root.parent)
+        sync_folder(self.root)
+        self._incoming.mkdir(exist_ok=True)
 
     def free_bytes(self) -> int:
         """Return the space left on the archive's file system."""
@@ -190,6 +218,7 @@ class Archive:
         digest = incoming.finish()
         size = incoming.sync()
         folder = self.root / _spread(study_instance_uid) / study_instance_uid
+        folder.parent.mkdir(exist_ok=True)  # in case only ``incoming`` was made by hand
         with self._making_folder:  # whoever finds the folder may rely on its being durable
             if not folder.is_dir():
                 folder.mkdir(exist_ok=True)
@@ -199,6 +228,24 @@ class Archive:
         sync_folder(folder)
         return StoredFile(str(target.relative_to(self.root)), size, digest)
 
+    def read_header(self, path: Path, keywords: Sequence[str] = ()) -> ObjectHeader:
+        """Validate a file, within this archive's limits; see `header.read_header`."""
+        return read_header(path, keywords, self.max_object_bytes, self._incoming)
+
+    def content_sha256(self, relative: str) -> str:
+        """Return the digest of a stored file's data set, as `StoredFile.content_sha256` has it.
+
+        Raises
+        ------
+        InvalidObjectError, OSError
+            The file is damaged or gone.
+        """
+        path = self.path(relative)
+        offset = self.read_header(path).dataset_offset
+        with path.open("rb") as handle:
+            handle.seek(offset)
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+
     def path(self, relative: str) -> Path:
         """Return the absolute path of a stored file."""
         return self.root / relative
@@ -206,6 +253,21 @@ class Archive:
     def remove(self, relative: str) -> None:
         """Remove a stored file, not its folder: another object may be on its way there."""
         self.path(relative).unlink(missing_ok=True)
+
+    def announce_reception(self) -> BinaryIO:
+        """Tell other processes that this one may be storing objects, until the result is closed."""
+        presence = (self.root / _PRESENCE).open("ab")
+        fcntl.flock(presence, fcntl.LOCK_SH)
+        return presence
+
+    def is_receiving(self) -> bool:
+        """Tell whether any process on this machine may be storing objects right now."""
+        with (self.root / _PRESENCE).open("ab") as presence:
+            try:
+                fcntl.flock(presence, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     def sweep(self) -> int:
         """Remove what interrupted receptions left behind; return the number of files.
@@ -218,13 +280,6 @@ class Archive:
         """Iterate over the relative paths of all stored files."""
         for path in self.root.glob("[0-9a-f][0-9a-f]/*/*.dcm"):
             yield str(path.relative_to(self.root))
-
-
-def dataset_sha256(path: Path, dataset_offset: int) -> str:
-    """Return the SHA-256 of a file's data set, as `StoredFile.content_sha256` has it."""
-    with path.open("rb") as handle:
-        handle.seek(dataset_offset)
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _swept(path: Path) -> bool:

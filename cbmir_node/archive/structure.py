@@ -2,7 +2,8 @@
 
 pydicom reads what it can and does not complain about a data set that ends too early. Before an
 object is acknowledged its element headers are walked to the last byte, without recursion, so that
-a truncated, random or endlessly nested data set is refused (PS3.5 section 7).
+a truncated, random or endlessly nested data set is refused (PS3.5 section 7). Elements are counted:
+a few kilobytes deflated can hold millions of empty ones, and each costs time.
 """
 
 from __future__ import annotations
@@ -19,7 +20,26 @@ from cbmir_node.errors import InvalidObjectError
 MAX_DEPTH = 64
 """Sequences nested deeper than this are refused; real objects stay below ten."""
 
+MAX_ELEMENTS = 1_000_000
+"""More elements and items outside explicit-length sequences are refused; each takes about 1 µs.
+
+Real objects have up to some 100 000: frames of whole slides and functional groups.
+"""
+
+MAX_LEADING_ELEMENTS = 50_000
+"""More of them before the end of the last wanted attribute are refused.
+
+pydicom reads these, and takes up to 17 µs for each. Long sequences follow the attributes that
+describe the object: functional groups (5200), structure sets (3006), content items (0040).
+"""
+
+FIRST_PIXEL_DATA_TAG = 0x7FE00008
+"""Float Pixel Data, the first element that is no longer a description (PS3.6)."""
+
 Bytes = bytes | memoryview | mmap.mmap
+
+_MAX_PADDING = 1 << 16
+_LAST_COMMAND_TAG = 0x0000FFFF  # PS3.7 E.1: group 0000 is for messages; zeros would pass for it
 
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -36,9 +56,28 @@ _SHORT_VRS = frozenset(
 
 
 @dataclass(frozen=True)
+class Structure:
+    """What the walk over a complete data set has shown.
+
+    Attributes
+    ----------
+    has_pixels : bool
+        Whether Pixel Data, Float Pixel Data or Double Float Pixel Data is present.
+    attributes_end : int
+        Offset behind the last wanted attribute; the data set's start where there is none.
+    """
+
+    has_pixels: bool
+    attributes_end: int
+
+
 class _Encoding:
-    implicit: bool
-    order: str  # struct's byte order
+    """How element headers are encoded (PS3.5 section 7.1)."""
+
+    def __init__(self, *, implicit: bool, order: str) -> None:
+        self.implicit = implicit
+        self.short = struct.Struct(f"{order}HH2sH").unpack_from
+        self.length = struct.Struct(f"{order}L").unpack_from
 
 
 @dataclass
@@ -50,8 +89,10 @@ class _Level:
     encoding: _Encoding
 
 
-def has_pixel_data(data: Bytes, start: int, transfer_syntax: UID) -> bool:
-    """Check the structure of a data set and tell whether it carries pixels.
+def check_structure(
+    data: Bytes, start: int, transfer_syntax: UID, wanted: frozenset[int] = frozenset()
+) -> Structure:
+    """Check the structure of a data set from its first element to its last.
 
     Parameters
     ----------
@@ -61,33 +102,45 @@ def has_pixel_data(data: Bytes, start: int, transfer_syntax: UID) -> bool:
         Offset of the data set's first element.
     transfer_syntax : UID
         How it is encoded; deflated data must be inflated first.
-
-    Returns
-    -------
-    bool
-        Whether Pixel Data, Float Pixel Data or Double Float Pixel Data is present.
+    wanted : frozenset of int
+        Tags of the attributes that will be read; those behind Pixel Data do not count.
 
     Raises
     ------
     InvalidObjectError
-        The data set is empty, truncated, nested too deeply, or no data set at all.
+        The data set is empty, truncated, nested too deeply, has too many elements, or is no data
+        set at all.
     """
     encoding = _Encoding(
         implicit=transfer_syntax == ImplicitVRLittleEndian,
         order="<" if transfer_syntax.is_little_endian else ">",
     )
-    found = False
-    empty = True
-    for depth, tag in _walk(data, start, len(data), encoding):
-        empty = False
-        found = found or (depth == 0 and tag in _PIXEL_DATA_TAGS)
-    if empty:
+    found = in_wanted = behind_attributes = False
+    attributes_end = start
+    number = 0
+    for number, (depth, tag, position) in enumerate(_walk(data, start, len(data), encoding), 1):
+        if number > MAX_ELEMENTS:
+            raise InvalidObjectError(f"the data set has more than {MAX_ELEMENTS} elements")
+        if depth == 0:
+            if in_wanted:
+                attributes_end = position
+            behind_attributes = behind_attributes or tag >= FIRST_PIXEL_DATA_TAG
+            in_wanted = tag in wanted and not behind_attributes
+            found = found or tag in _PIXEL_DATA_TAGS
+        if in_wanted and number > MAX_LEADING_ELEMENTS:
+            raise InvalidObjectError(
+                f"the attributes that describe the object lie behind more than "
+                f"{MAX_LEADING_ELEMENTS} elements"
+            )
+    if number == 0:
         raise InvalidObjectError("the data set is empty")
-    return found
+    return Structure(found, len(data) if in_wanted else attributes_end)
 
 
-def _walk(data: Bytes, position: int, size: int, encoding: _Encoding) -> Iterator[tuple[int, int]]:
-    """Yield (depth, tag) of every element outside explicit-length sequences."""
+def _walk(
+    data: Bytes, position: int, size: int, encoding: _Encoding
+) -> Iterator[tuple[int, int, int]]:
+    """Yield (depth, tag, offset) of every element outside explicit-length sequences."""
     levels = [_Level("dataset", size, encoding)]
     while levels:
         level = levels[-1]
@@ -98,11 +151,12 @@ def _walk(data: Bytes, position: int, size: int, encoding: _Encoding) -> Iterato
             return
         if position + 8 > size:
             raise InvalidObjectError(f"the data set is truncated at byte {position}")
-        tag, vr, length, position = _element_header(data, position, size, level.encoding)
+        start = position
+        tag, vr, length, position = _element_header(data, start, size, level.encoding)
         if tag in (_ITEM_END, _SEQUENCE_END):
             _close(levels, tag, position)
             continue
-        yield len(levels) - 1, tag
+        yield len(levels) - 1, tag, start
         opened = _opens(tag, vr, length, level)
         if opened is not None:
             levels.append(opened)
@@ -115,36 +169,37 @@ def _walk(data: Bytes, position: int, size: int, encoding: _Encoding) -> Iterato
                     f"the data set is truncated: element {_name(tag)} needs {length} bytes, "
                     f"{size - position + length} are left"
                 )
+        if tag <= _LAST_COMMAND_TAG:
+            raise InvalidObjectError(
+                f"the command element {_name(tag)} stands in the data set at byte {start}"
+            )
 
 
 def _only_padding(data: Bytes, position: int, size: int) -> bool:
     """Tell whether only zeros are left: some writers fill the last disk block."""
-    return size - position <= 4096 and not any(data[position:size])
+    return size - position <= _MAX_PADDING and not any(data[position:size])
 
 
 def _element_header(
     data: Bytes, position: int, size: int, encoding: _Encoding
 ) -> tuple[int, bytes, int, int]:
     """Read tag, VR and length (PS3.5 section 7.1); return them and the value's position."""
-    order = encoding.order
-    group, element = struct.unpack_from(f"{order}HH", data, position)
+    group, element, vr, length = encoding.short(data, position)
     tag = group << 16 | element
     if encoding.implicit or group == 0xFFFE:
-        (length,) = struct.unpack_from(f"{order}L", data, position + 4)
+        (length,) = encoding.length(data, position + 4)
         return tag, b"", length, position + 8
-    vr = bytes(data[position + 4 : position + 6])
     if vr in _SHORT_VRS:
-        (length,) = struct.unpack_from(f"{order}H", data, position + 6)
         return tag, vr, length, position + 8
     if vr in _LONG_VRS:
         if position + 12 > size:
             raise InvalidObjectError(f"the data set is truncated at byte {position}")
-        (length,) = struct.unpack_from(f"{order}L", data, position + 8)
+        (length,) = encoding.length(data, position + 8)
         return tag, vr, length, position + 12
     # Some writers put implicit VR elements into explicit VR sequences; pydicom copes, so do we
     if vr.isalpha() and vr.isupper():
         raise InvalidObjectError(f"element {_name(tag)} has the unknown VR {vr!r}")
-    (length,) = struct.unpack_from(f"{order}L", data, position + 4)
+    (length,) = encoding.length(data, position + 4)
     return tag, b"", length, position + 8
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from cbmir_node.errors import CatalogError, ConfigurationError, MissingPackageError
+from cbmir_node.errors import (
+    CatalogError,
+    ConfigurationError,
+    MissingPackageError,
+    NoCatalogError,
+)
 from cbmir_node.resources import resource
 
 _BUSY_TIMEOUT_S = 60
@@ -50,8 +55,11 @@ class Catalog:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Open a transaction that only reads: one consistent view."""
-        with _translated_errors(), self.engine.connect() as connection, connection.begin():
-            yield connection
+        with _translated_errors(), self.engine.connect() as connection:
+            if not self.is_sqlite:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -63,17 +71,17 @@ class Catalog:
 
     def upgrade(self) -> None:
         """Create the schema, or bring it to the version of this program."""
-        with self._alembic() as config:
+        with self._alembic(self.write) as config:
             command.upgrade(config, "head")
 
     def check_version(self) -> None:
         """Raise `CatalogError` unless the schema is the one of this program."""
-        with self._alembic() as config:
+        with self._alembic(self.read) as config:
             head = ScriptDirectory.from_config(config).get_current_head()
             current = MigrationContext.configure(config.attributes["connection"])
             revision = current.get_current_revision()
         if revision is None:
-            raise CatalogError(
+            raise NoCatalogError(
                 f"{self.engine.url!r} holds no catalogue yet; run 'cbmir-node db upgrade'"
             )
         if revision != head:
@@ -83,10 +91,12 @@ class Catalog:
             )
 
     @contextmanager
-    def _alembic(self) -> Iterator[Config]:
+    def _alembic(
+        self, transaction: Callable[[], AbstractContextManager[Connection]]
+    ) -> Iterator[Config]:
         config = Config()
         config.set_main_option("script_location", str(resource("sql")).replace("%", "%%"))
-        with self.write() as connection:
+        with transaction() as connection:
             config.attributes["connection"] = connection
             yield config
 
@@ -116,8 +126,10 @@ def open_catalog(url: str, *, create: bool = False) -> Catalog:
 
     Raises
     ------
+    NoCatalogError
+        It does not exist.
     CatalogError
-        It cannot be opened, does not exist, or has another schema version.
+        It cannot be opened, or has another schema version.
     """
     parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite" and parsed.database:
@@ -125,7 +137,7 @@ def open_catalog(url: str, *, create: bool = False) -> Catalog:
         if create:
             file.parent.mkdir(parents=True, exist_ok=True)
         elif not file.exists():
-            raise CatalogError(
+            raise NoCatalogError(
                 f"there is no catalogue at {file}; start the node or import objects first, "
                 "or name another --data-dir"
             )
@@ -141,14 +153,25 @@ def open_catalog(url: str, *, create: bool = False) -> Catalog:
     return catalog
 
 
+def without_password(url: str) -> str:
+    """Return a catalogue's URL fit to be shown.
+
+    Raises
+    ------
+    ConfigurationError
+        It is no URL; the message does not repeat it.
+    """
+    return str(_parse(url).render_as_string(hide_password=True))
+
+
 def _parse(url: str) -> Any:
     try:
         return make_url(url)
-    except ArgumentError as error:
+    except ArgumentError:
         raise ConfigurationError(
-            f"catalog.url: {url!r} is not an SQLAlchemy URL such as "
+            "catalog.url: not an SQLAlchemy URL such as "
             "postgresql+psycopg://user:password@host/database"
-        ) from error
+        ) from None  # the library's message repeats the password
 
 
 def _create_engine(url: str) -> Engine:

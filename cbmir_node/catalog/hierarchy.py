@@ -82,43 +82,35 @@ def find(
         A key's value does not fit.
     """
     supported = supported_keys(level)
-    stored = [keyword for keyword in supported if keyword in wanted and keyword in KEY_BY_KEYWORD]
-    columns = [_column(keyword).label(keyword) for keyword in stored]
-    table = schema.TABLE_OF_LEVEL[level]
-    query: Select[Any] = (
-        select(table.c.id.label("row"), *columns)
-        .select_from(_JOINED[level])
-        .where(conditions({key: value for key, value in keys.items() if key in supported}))
-        .order_by(*_order(level))
-        .limit(limit)
-    )
-    with catalog.read() as connection:
-        found = connection.execute(query).mappings().all()
-    matches = [Match(row["row"], {key: str(row[key]) for key in stored}) for row in found]
-    add_computed(catalog, level, matches, wanted)
-    return matches
+    matching = conditions({key: value for key, value in keys.items() if key in supported})
+    narrowed = _rows(level).where(matching).order_by(*_order(level)).limit(limit)
+    return _matches(catalog, level, narrowed, wanted)
 
 
 def rows_by_number(
     catalog: Catalog, level: Level, rows: Sequence[int], wanted: Collection[str]
 ) -> dict[int, Match]:
     """Return the attributes of known rows, by row number."""
-    stored = [
-        keyword
-        for keyword in supported_keys(level)
-        if keyword in wanted and keyword in KEY_BY_KEYWORD
-    ]
-    table = schema.TABLE_OF_LEVEL[level]
-    query = (
-        select(table.c.id.label("row"), *(_column(keyword).label(keyword) for keyword in stored))
-        .select_from(_JOINED[level])
-        .where(table.c.id.in_(list(rows)))
-    )
+    known = _rows(level).where(schema.TABLE_OF_LEVEL[level].c.id.in_(list(rows)))
+    return {match.row: match for match in _matches(catalog, level, known, wanted)}
+
+
+def _rows(level: Level) -> Select[Any]:
+    """Return the query of all rows of a level, without their attributes."""
+    return select(schema.TABLE_OF_LEVEL[level].c.id.label("row")).select_from(_JOINED[level])
+
+
+def _matches(
+    catalog: Catalog, level: Level, query: Select[Any], wanted: Collection[str]
+) -> list[Match]:
+    """Read the wanted attributes of the rows that `query` chooses."""
+    stored = [key for key in supported_keys(level) if key in wanted and key in KEY_BY_KEYWORD]
+    with_attributes = query.add_columns(*(_column(key).label(key) for key in stored))
     with catalog.read() as connection:
-        found = connection.execute(query).mappings().all()
+        found = connection.execute(with_attributes).mappings().all()
     matches = [Match(row["row"], {key: str(row[key]) for key in stored}) for row in found]
     add_computed(catalog, level, matches, wanted)
-    return {match.row: match for match in matches}
+    return matches
 
 
 def add_computed(

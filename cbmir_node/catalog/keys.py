@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
@@ -35,13 +36,13 @@ class Key:
     keyword: str
     level: Level
 
-    @property
+    @cached_property
     def column(self) -> str:
         """Column name: the keyword in snake case."""
         words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", self.keyword)
         return words.lower()
 
-    @property
+    @cached_property
     def vr(self) -> str:
         """Value representation of PS3.6."""
         return dictionary_VR(self.keyword)

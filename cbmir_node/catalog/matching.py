@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, true
+from sqlalchemy import Boolean, ColumnElement, and_, func, literal, or_, select, true
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.keys import KEY_BY_KEYWORD, Key
@@ -64,27 +68,53 @@ def _text(column: ColumnElement[str], key: Key, value: str) -> ColumnElement[boo
     """Match text: wildcards ``*`` and ``?``; names and descriptions regardless of case."""
     value = value.strip(" ")
     folded = key.vr in ("PN", "LO", "LT", "ST", "SH", "UC", "UT")
-    subject = func.lower(column) if folded else column
 
     # the database folds both sides: SQLite knows the case of ASCII letters only
     def same(text: str) -> ColumnElement[bool]:
-        return subject == (func.lower(text) if folded else text)
+        return func.lower(column) == func.lower(text) if folded else column == text
 
     def like(pattern: str) -> ColumnElement[bool]:
-        return subject.like(func.lower(pattern) if folded else pattern, escape="!")
+        if folded:
+            return func.lower(column).like(func.lower(_like_pattern(pattern)), escape="!")
+        return _SameCaseLike(column, pattern)
 
     if key.vr in _NO_WILDCARD_VRS or not re.search(r"[*?]", value):
         if key.vr == "PN":
             # a name without its empty trailing components, or one writing of several
-            return or_(same(value), like(f"{_escaped(value)}^%"))
+            return or_(same(value), like(f"{value}^*"))
         if key.keyword == "ImageType":
-            return like(f"%{_escaped(value)}%")
+            return like(f"*{value}*")
         return same(value)
-    return like(_escaped(value).replace("*", "%").replace("?", "_"))
+    return like(value)
 
 
-def _escaped(text: str) -> str:
-    return re.sub(r"([!%_])", r"!\1", text)
+def _like_pattern(pattern: str) -> str:
+    """Return DICOM wildcards as those of LIKE, with ``!`` before a literal one."""
+    return re.sub(r"([!%_])", r"!\1", pattern).replace("*", "%").replace("?", "_")
+
+
+class _SameCaseLike(FunctionElement[bool]):
+    """Match DICOM wildcards with regard to case, which LIKE has in PostgreSQL, not in SQLite."""
+
+    type = Boolean()
+    inherit_cache = True
+
+    def __init__(self, column: ColumnElement[str], pattern: str) -> None:
+        # GLOB shares the wildcards of DICOM and has one more, the bracket
+        glob = pattern.replace("[", "[[]")
+        super().__init__(column, literal(_like_pattern(pattern)), literal(glob))
+
+
+@compiles(_SameCaseLike)
+def _like(element: _SameCaseLike, compiler: SQLCompiler, **options: Any) -> str:
+    column, pattern, _ = element.clauses
+    return compiler.process(column.like(pattern, escape="!"), **options)
+
+
+@compiles(_SameCaseLike, "sqlite")
+def _glob(element: _SameCaseLike, compiler: SQLCompiler, **options: Any) -> str:
+    column, _, pattern = element.clauses
+    return compiler.process(column.op("GLOB")(pattern), **options)
 
 
 def _range(column: ColumnElement[str], key: Key, value: str) -> ColumnElement[bool]:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, exists, select, update
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
+from cbmir_node.catalog.locks import Lock, hold
 from cbmir_node.catalog.upsert import find_or_insert
 from cbmir_node.catalog.work_queue import request_missing_work
 from cbmir_node.errors import ModelError
@@ -108,6 +109,7 @@ class ModelRegistry:
         one: the worker embeds everything with it, then `switch_if_ready` puts it in place.
         """
         with self._catalog.write() as connection:
+            hold(connection, Lock.MODELS_IN_USE)
             if model.state == "active":
                 _set_state(connection, "next", "installed")
                 return "active"
@@ -134,20 +136,39 @@ class ModelRegistry:
             The new active model after a switch.
         """
         waiting = next((model for model in self.all() if model.state == "next"), None)
-        if waiting is None:
+        if waiting is None or not self._is_ready(waiting.row):
             return None
         with self._catalog.write() as connection:
-            pending = exists().where(
-                schema.work.c.model == waiting.row, schema.work.c.state == "pending"
-            )
-            if connection.execute(select(pending)).scalar():
+            hold(connection, Lock.MODELS_IN_USE)
+            request_missing_work(connection, waiting.row, time.time())
+            if _pending(connection, waiting.row):
                 return None
+            chosen = select(_models.id).where(_models.state == "next")
+            if connection.execute(chosen).scalar() != waiting.row:
+                return None  # somebody has just chosen another one
             _set_state(connection, "active", "installed")
             connection.execute(
                 update(schema.models).where(_models.id == waiting.row).values(state="active")
             )
         _log.info("model %s:%s now answers queries", waiting.name, waiting.version)
         return self.active()
+
+    def _is_ready(self, model: int) -> bool:
+        """Tell whether nothing is pending; a model that failed on everything is never ready."""
+        with self._catalog.read() as connection:
+            if _pending(connection, model):
+                return False
+            work = schema.work.c
+            others = exists().where(work.model != model, work.state == "embedded")
+            this = exists().where(work.model == model, work.state == "embedded")
+            others_did, this_did = connection.execute(select(others, this)).one()
+        return bool(this_did or not others_did)
+
+
+def _pending(connection: Connection, model: int) -> bool:
+    work = schema.work.c
+    pending = exists().where(work.model == model, work.state == "pending")
+    return bool(connection.execute(select(pending)).scalar())
 
 
 def _set_state(connection: Connection, old: ModelState, new: ModelState) -> None:

@@ -13,7 +13,7 @@ from pydicom.multival import MultiValue
 from cbmir_node.catalog.keys import KEYS, LEVELS, Level, keys_of
 
 _AGE = re.compile(r"(\d{1,3})([DWMY])")
-_YEARS_PER_UNIT = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
+_UNITS_PER_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12, "Y": 1}
 _NOT_REPRESENTATIVE = frozenset({"LOCALIZER", "SCOUT", "DERIVED"})
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
@@ -67,10 +67,7 @@ def make_record(
     received_at: float,
 ) -> InstanceRecord:
     """Describe a stored object for the catalogue."""
-    attributes = {
-        level: {key.column: attribute_text(dataset, key.keyword) for key in keys_of(level)}
-        for level in LEVELS
-    }
+    attributes = read_attributes(dataset)
     return InstanceRecord(
         attributes=attributes,
         identity=patient_identity(attributes),
@@ -90,6 +87,14 @@ def make_record(
         source=source,
         received_at=received_at,
     )
+
+
+def read_attributes(dataset: Dataset) -> dict[Level, dict[str, str]]:
+    """Return what the catalogue keeps of a data set: per level, column name to text."""
+    return {
+        level: {key.column: attribute_text(dataset, key.keyword) for key in keys_of(level)}
+        for level in LEVELS
+    }
 
 
 def attribute_text(dataset: Dataset, keyword: str) -> str:
@@ -130,17 +135,31 @@ def age_in_years(age: str, birth_date: str, study_date: str) -> float | None:
     Parameters
     ----------
     age : str
-        PatientAge (VR AS: ``045Y``, ``003M``…); birth and study date (VR DA) stand in for it.
+        PatientAge (VR AS: ``045Y``, ``003M``…).
+    birth_date, study_date : str
+        VR DA. They stand in for an absent age, which grows by one on each birthday: on March 1st
+        for those born on February 29th, in years that lack it.
     """
     found = _AGE.fullmatch(age)
     if found:
-        return int(found[1]) * _YEARS_PER_UNIT[found[2]]
+        return int(found[1]) / _UNITS_PER_YEAR[found[2]]
     try:
         born = date.fromisoformat(birth_date)
         studied = date.fromisoformat(study_date)
     except ValueError:
         return None
-    return (studied - born).days / 365.25 if studied >= born else None
+    if studied < born:
+        return None
+    years = studied.year - born.year - (studied < _birthday(born, studied.year))
+    since_birthday = studied - _birthday(born, born.year + years)
+    return years + since_birthday.days / 366  # never a whole year before the birthday
+
+
+def _birthday(born: date, year: int) -> date:
+    try:
+        return born.replace(year=year)
+    except ValueError:  # February 29th
+        return date(year, 3, 1)
 
 
 def is_representative(image_type: str, sop_class_uid: str) -> bool:

@@ -107,6 +107,8 @@ instances = Table(
     Column("source", Text, nullable=False),
     Column("received_at", Float, nullable=False),
     UniqueConstraint("sop_instance_uid"),
+    # a replaced instance must not get the number that a worker still holds a claim on
+    sqlite_autoincrement=True,
 )
 
 models = Table(

@@ -21,3 +21,9 @@ def count_objects(catalog: Catalog) -> dict[str, int]:
             name: int(connection.execute(select(func.count()).select_from(table)).scalar_one())
             for name, table in tables.items()
         }
+
+
+def has_instances(catalog: Catalog) -> bool:
+    """Tell whether the catalogue names any object."""
+    with catalog.read() as connection:
+        return connection.execute(select(schema.instances.c.id).limit(1)).first() is not None

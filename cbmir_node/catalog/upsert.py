@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import Connection, Insert, Select, Table, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 
-def insert_unless_present(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> int:
-    """Insert the rows that break no unique constraint; return how many those were."""
-    if not rows:
-        return 0
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    statement = dialect.insert(table).on_conflict_do_nothing()
-    return connection.execute(statement, rows).rowcount
+def insert_unless_present(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
+    """Insert the rows that break no unique constraint."""
+    if rows:
+        connection.execute(_insertion(connection.dialect.name, table), rows)
 
 
 def find_or_insert(
@@ -24,9 +22,23 @@ def find_or_insert(
 
     The first description of a patient, study or series stays: later objects do not change it.
     """
-    query = select(table.c.id).where(*(table.c[name] == value for name, value in unique.items()))
-    found = connection.execute(query).scalar()
+    query = _search(table, tuple(unique))
+    found = connection.execute(query, unique).scalar()
     if found is None:
         insert_unless_present(connection, table, [{**values, **unique}])
-        found = connection.execute(query).scalar_one()
+        found = connection.execute(query, unique).scalar_one()
     return int(found)
+
+
+# Statements are built once: building one costs more than running it.
+
+
+@functools.cache
+def _insertion(dialect: str, table: Table) -> Insert:
+    insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    return insert(table).on_conflict_do_nothing()
+
+
+@functools.cache
+def _search(table: Table, unique: tuple[str, ...]) -> Select[Any]:
+    return select(table.c.id).where(*(table.c[name] == bindparam(name) for name in unique))

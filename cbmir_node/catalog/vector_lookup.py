@@ -23,12 +23,20 @@ _GROUP_COLUMN: dict[Group, Any] = {
     "series": schema.series.c.id,
     "instance": schema.instances.c.id,
 }
-_UID_COLUMN: dict[Group, Any] = {
+_NAME_COLUMN: dict[Group, Any] = {
+    "patient": schema.patients.c.identity,
     "study": schema.studies.c.study_instance_uid,
     "series": schema.series.c.series_instance_uid,
     "instance": schema.instances.c.sop_instance_uid,
 }
 _HIERARCHY = schema.patients.join(schema.studies).join(schema.series).join(schema.instances)
+_MEMBERSHIPS: tuple[tuple[Group, Any], ...] = (
+    ("instance", schema.vectors.c.instance == schema.instances.c.id),
+    ("series", schema.instances.c.series == schema.series.c.id),
+    ("study", schema.series.c.study == schema.studies.c.id),
+    ("patient", schema.studies.c.patient == schema.patients.c.id),
+)
+"""How each group's members belong to it, from the vectors upwards."""
 _VARIABLES = 10_000  # SQLite and PostgreSQL limit the values of one statement
 
 
@@ -98,12 +106,15 @@ class VectorLookup:
         self._catalog = catalog
         self._mine = (schema.vectors.c.model == model) & (schema.vectors.c.space == space)
 
-    def rows_of(self, group: Group, uid: str) -> list[int]:
-        """Return the rows of the studies, series or instances with this UID."""
+    def rows_of(self, group: Group, name: str) -> list[int]:
+        """Return the rows of the studies, series or instances with this UID.
+
+        A patient's name is its identity (`catalog.records.patient_identity`).
+        """
         column = _GROUP_COLUMN[group]
         with self._catalog.read() as connection:
             found = connection.execute(
-                select(column).select_from(_HIERARCHY).where(_UID_COLUMN[group] == uid).distinct()
+                select(column).select_from(_HIERARCHY).where(_NAME_COLUMN[group] == name).distinct()
             )
             return list(found.scalars())
 
@@ -114,6 +125,23 @@ class VectorLookup:
     def of_vectors(self, vectors: Sequence[int]) -> Places:
         """Return the places of these vectors; those that are gone are left out."""
         return self._places(schema.vectors.c.id, vectors)
+
+    def groups(self, group: Group, limit: int) -> Int64Array:
+        """Return the patients, studies, series or instances with a vector, at most `limit`."""
+        query = select(_GROUP_COLUMN[group]).where(self._has_vector(group)).limit(limit)
+        with self._catalog.read() as connection:
+            return np.asarray(connection.execute(query).scalars().all(), dtype=np.int64)
+
+    def _has_vector(self, group: Group) -> Any:
+        """Nest the levels, so that the search for a group's vector ends at the first."""
+        member: Any = schema.vectors.c.id
+        condition: Any = self._mine
+        for level, membership in _MEMBERSHIPS:
+            condition = select(member).where(membership, condition).exists()
+            if level == group:
+                break
+            member = _GROUP_COLUMN[level]
+        return condition
 
     def matching(
         self,
@@ -133,8 +161,9 @@ class VectorLookup:
         if minimum_age is not None:
             wanted.append(age >= minimum_age)
         if maximum_age is not None:
-            # 45 years means until the 46th birthday, as people count
-            wanted.append(age < maximum_age + 1)
+            # 45 years means until the 46th birthday, as people count; half a year means just that
+            whole = float(maximum_age).is_integer()
+            wanted.append(age < maximum_age + 1 if whole else age <= maximum_age)
         query = (
             select(schema.vectors.c.id)
             .select_from(_HIERARCHY.join(schema.vectors))

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, text
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.work_queue import Claim, set_state
+from cbmir_node.catalog.locks import Lock, hold
+from cbmir_node.catalog.work_queue import Claim, held_claims, set_state
 
 _vectors = schema.vectors.c
 _removed = schema.removed_vectors.c
 _BYTES = np.dtype("<f4")
-_COMMIT_ORDER = 0x43424D4952  # the number of an advisory lock, "CBMIR"
 
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]
@@ -46,22 +46,16 @@ class FrameVectors:
 def write_vectors(catalog: Catalog, results: Sequence[tuple[Claim, list[FrameVectors]]]) -> None:
     """Write the vectors of some instances and mark them embedded, all in one commit.
 
-    Earlier vectors of the same instances and model are replaced.
+    Earlier vectors of the same instances and model are replaced. Claims that were lost meanwhile,
+    because their lease ended or their instance was deleted or replaced, are left out.
     """
     if not results:
         return
     model = results[0][0].model
     with catalog.write() as connection:
-        _order_commits(connection)
-        # an instance may have been deleted while it was being embedded
-        known = set(
-            connection.execute(
-                select(schema.instances.c.id).where(
-                    schema.instances.c.id.in_([claim.instance for claim, _ in results])
-                )
-            ).scalars()
-        )
-        remove_vectors(connection, sorted(known), model)
+        hold(connection, Lock.VECTOR_ROWS)
+        held = held_claims(connection, [claim for claim, _ in results])
+        remove_vectors(connection, sorted(held), model)
         rows = [
             {
                 "instance": claim.instance,
@@ -74,20 +68,20 @@ def write_vectors(catalog: Catalog, results: Sequence[tuple[Claim, list[FrameVec
                 "probability": frame.probability if space == "embedding" else None,
             }
             for claim, frames in results
-            if claim.instance in known
+            if claim.instance in held
             for frame in frames
             for space, vector in frame.spaces.items()
         ]
         if rows:
             connection.execute(insert(schema.vectors), rows)
-        set_state(connection, model, sorted(known), "embedded")
+        set_state(connection, model, sorted(held), "embedded")
 
 
 def remove_vectors(
     connection: Connection, instances: Sequence[int], model: int | None = None
 ) -> None:
     """Delete vectors and log their rows for the indexes, in the caller's transaction."""
-    _order_commits(connection)
+    hold(connection, Lock.VECTOR_ROWS)
     wanted: list[ColumnElement[bool]] = [_vectors.instance.in_(list(instances))]
     if model is not None:
         wanted.append(_vectors.model == model)
@@ -98,17 +92,6 @@ def remove_vectors(
         )
     )
     connection.execute(delete(schema.vectors).where(*wanted))
-
-
-def _order_commits(connection: Connection) -> None:
-    """Make this transaction commit before any later one adds or removes vector rows.
-
-    Row numbers are given when a row is inserted, not when it is committed. Without this an index
-    could see row 8, remember it, and miss row 7 that is committed a moment later. SQLite has one
-    writer at a time anyway.
-    """
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _COMMIT_ORDER})
 
 
 class VectorRows:
@@ -175,7 +158,8 @@ class VectorRows:
 
     def counts(self) -> tuple[int, int, int]:
         """Return the number of vectors, and the highest vector and removal rows ever given."""
-        mine = self._readable()
+        # not `_readable`: reading every vector at each start costs more than a rebuild now and then
+        mine = (_vectors.model == self._model) & (_vectors.space == self._space)
         gone = (_removed.model == self._model) & (_removed.space == self._space)
         with self._catalog.read() as connection:
             number, last = connection.execute(

@@ -26,6 +26,7 @@ from sqlalchemy import (
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
+from cbmir_node.catalog.locks import Lock, hold
 from cbmir_node.catalog.upsert import insert_unless_present
 
 WorkState = Literal["pending", "embedded", "no_pixels", "failed"]
@@ -36,8 +37,15 @@ _LIVE_STATES = ("active", "next")
 
 @dataclass(frozen=True)
 class Claim:
-    """One instance that this worker may embed until its lease ends."""
+    """One instance that this worker may embed until its lease ends.
 
+    Attributes
+    ----------
+    owner : str
+        Who holds it: an outcome counts only while this is so.
+    """
+
+    owner: str
     instance: int
     model: int
     sop_instance_uid: str
@@ -47,6 +55,7 @@ class Claim:
 
 def request_work(connection: Connection, instance: int, now: float) -> None:
     """Queue a new instance for every model in use, in the caller's transaction."""
+    hold(connection, Lock.MODELS_IN_USE, shared=True)
     models = connection.execute(
         select(schema.models.c.id).where(schema.models.c.state.in_(_LIVE_STATES))
     ).scalars()
@@ -57,8 +66,8 @@ def request_work(connection: Connection, instance: int, now: float) -> None:
     insert_unless_present(connection, schema.work, rows)
 
 
-def request_missing_work(connection: Connection, model: int, now: float) -> int:
-    """Queue every instance that `model` has never been asked to embed; return their number."""
+def request_missing_work(connection: Connection, model: int, now: float) -> None:
+    """Queue every instance that `model` has never been asked to embed."""
     missing = (
         select(
             schema.instances.c.id,
@@ -74,9 +83,9 @@ def request_missing_work(connection: Connection, model: int, now: float) -> int:
         )
         .where(_work.instance.is_(None))
     )
-    return connection.execute(
+    connection.execute(
         insert(schema.work).from_select(["instance", "model", "state", "requested_at"], missing)
-    ).rowcount
+    )
 
 
 class WorkQueue:
@@ -130,7 +139,10 @@ class WorkQueue:
                 .where(_work.model == model, schema.instances.c.id.in_(instances))
                 .order_by(schema.instances.c.id)
             ).all()
-        return [Claim(row.id, model, row.sop_instance_uid, row.path, row.attempts) for row in rows]
+        return [
+            Claim(self._owner, row.id, model, row.sop_instance_uid, row.path, row.attempts)
+            for row in rows
+        ]
 
     def _has_pending(self, model: int) -> bool:
         """Look before opening a write transaction: an idle worker must not disturb receivers."""
@@ -160,13 +172,51 @@ class WorkQueue:
             )
 
     def finish(self, claim: Claim, state: WorkState, reason: str, attempts: int) -> None:
-        """Record that an instance got no vector, and why."""
+        """Record that an instance got no vector, and why.
+
+        Says nothing when the claim was lost meanwhile. When the instance has got another file in
+        the meantime, the claim is given back: the outcome is that of a file that is gone.
+        """
+        instances = schema.instances.c
         with self._catalog.write() as connection:
-            set_state(connection, claim.model, [claim.instance], state, reason, attempts)
+            if claim.instance not in held_claims(connection, [claim]):
+                return
+            path = select(instances.path).where(instances.id == claim.instance)
+            if connection.execute(path).scalar() == claim.path:
+                set_state(connection, claim.model, [claim.instance], state, reason, attempts)
+            else:
+                self._give_back(connection, claim)
+
+    def _give_back(self, connection: Connection, claim: Claim) -> None:
+        connection.execute(
+            update(schema.work)
+            .where(_work.model == claim.model, _work.instance == claim.instance)
+            .values(lease_owner=None, lease_until=None)
+        )
 
     def release(self) -> None:
         """Give back everything this worker still holds."""
         release_leases(self._catalog, [self._owner])
+
+
+def held_claims(connection: Connection, claims: Sequence[Claim]) -> set[int]:
+    """Return the instances whose claims are still held by who claimed them.
+
+    The rows are locked until the transaction ends, so that what is written next is fenced.
+    """
+    if not claims:
+        return set()
+    rows = (
+        select(_work.instance)
+        .where(
+            _work.model == claims[0].model,
+            _work.instance.in_([claim.instance for claim in claims]),
+            _work.state == "pending",
+            _work.lease_owner == claims[0].owner,
+        )
+        .with_for_update()
+    )
+    return set(connection.execute(rows).scalars())
 
 
 def lease_owners(catalog: Catalog) -> list[str]:
@@ -213,21 +263,20 @@ def set_state(
     )
 
 
-def request_again(catalog: Catalog, model: int, states: Sequence[WorkState]) -> int:
-    """Queue all instances in these states anew; return their number.
+def request_again(catalog: Catalog, model: int, states: Sequence[WorkState]) -> None:
+    """Queue all instances in these states anew.
 
     Their vectors stay in use until the new ones replace them.
     """
     now = time.time()
     with catalog.write() as connection:
-        added = request_missing_work(connection, model, now)
-        again = reset_work(connection, (_work.model == model) & _work.state.in_(list(states)), now)
-    return added + again
+        request_missing_work(connection, model, now)
+        reset_work(connection, (_work.model == model) & _work.state.in_(list(states)), now)
 
 
-def reset_work(connection: Connection, which: ColumnElement[bool], now: float) -> int:
+def reset_work(connection: Connection, which: ColumnElement[bool], now: float) -> None:
     """Make work rows pending as if they were new, in the caller's transaction."""
-    return connection.execute(
+    connection.execute(
         update(schema.work)
         .where(which)
         .values(
@@ -238,7 +287,7 @@ def reset_work(connection: Connection, which: ColumnElement[bool], now: float) -
             lease_owner=None,
             lease_until=None,
         )
-    ).rowcount
+    )
 
 
 def count_states(catalog: Catalog, model: int) -> dict[str, int]:
@@ -254,6 +303,32 @@ def count_states(catalog: Catalog, model: int) -> dict[str, int]:
             ).where(_work.model == model)
         ).one()
     return {state: int(getattr(row, state) or 0) for state in wanted}
+
+
+def count_requested_again(catalog: Catalog, model: int) -> int:
+    """Return how many instances still wait of a request for everything that was interrupted.
+
+    They had an outcome before. Where another instance's outcome is older than their request, only
+    some were requested again, by a repair or because they had failed: that is 0.
+    """
+    waiting = (_work.model == model) & (_work.state == "pending") & _work.finished_at.is_not(None)
+    since = select(func.min(_work.requested_at)).where(waiting).scalar_subquery()
+    untouched = select(func.count()).where(
+        _work.model == model, _work.state != "pending", _work.finished_at < since
+    )
+    with catalog.read() as connection:
+        if connection.execute(untouched).scalar_one():
+            return 0
+        return int(connection.execute(select(func.count()).where(waiting)).scalar_one())
+
+
+def count_pending(catalog: Catalog, model: int, until: float) -> int:
+    """Return how many instances wait that were requested up to a moment, seconds since 1970."""
+    query = select(func.count()).where(
+        _work.model == model, _work.state == "pending", _work.requested_at <= until
+    )
+    with catalog.read() as connection:
+        return int(connection.execute(query).scalar_one())
 
 
 def failures(catalog: Catalog, model: int, limit: int = 100) -> list[tuple[str, str, str]]:

@@ -48,8 +48,14 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except CbmirError as error:
-            click.echo(f"Error: {error}", err=True)
-            sys.exit(1)
+            message = str(error)
+        except BrokenPipeError:
+            raise  # click ends quietly when the reader of its output is gone
+        except OSError as error:
+            cause = error.strerror or str(error)
+            message = f"{error.filename}: {cause}" if error.filename else cause
+        click.echo(f"Error: {message}", err=True)
+        sys.exit(1)
 
 
 @click.group(

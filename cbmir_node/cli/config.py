@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from cbmir_node.catalog.database import without_password
 from cbmir_node.cli.options import as_json, print_json, settings_options
 from cbmir_node.config import Settings, setting_keys
 
@@ -20,7 +21,11 @@ def config() -> None:
 @as_json
 @settings_options
 def show(settings: Settings, as_json: bool) -> None:
-    """Show every setting and the value it has here, as a configuration file."""
+    """Show every setting and the value it has here, as a configuration file.
+
+    The database's password is hidden.
+    """
+    settings = _without_password(settings)
     if as_json:
         print_json(settings.model_dump(mode="json"))
         return
@@ -42,7 +47,17 @@ def show(settings: Settings, as_json: bool) -> None:
 @settings_options
 def check(settings: Settings) -> None:
     """Check the configuration: exit code 1 and the wrong keys, or 'ok'."""
-    click.echo(f"ok: data in {settings.data_dir}, catalogue {settings.catalog_url}")
+    click.echo(
+        f"ok: data in {settings.data_dir}, catalogue {without_password(settings.catalog_url)}"
+    )
+
+
+def _without_password(settings: Settings) -> Settings:
+    url = settings.catalog.url
+    if url is None:
+        return settings
+    catalog = settings.catalog.model_copy(update={"url": without_password(url)})
+    return settings.model_copy(update={"catalog": catalog})
 
 
 def _toml(value: object) -> str:

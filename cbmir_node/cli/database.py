@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cbmir_node.catalog.database import open_catalog
+from cbmir_node.catalog.database import open_catalog, without_password
 from cbmir_node.cli.options import settings_options
 from cbmir_node.config import Settings
 
@@ -19,4 +19,4 @@ def database() -> None:
 def upgrade(settings: Settings) -> None:
     """Create the catalogue's schema, or bring it to this program's version; 'serve' does it too."""
     open_catalog(settings.catalog_url, create=True).close()
-    click.echo(f"the catalogue {settings.catalog_url} is up to date")
+    click.echo(f"the catalogue {without_password(settings.catalog_url)} is up to date")

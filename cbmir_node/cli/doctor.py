@@ -16,7 +16,7 @@ from cbmir_node import __version__
 from cbmir_node.cli.options import as_json, print_json, settings_options
 from cbmir_node.config import Settings
 from cbmir_node.embedding.providers import CUDA, available_providers
-from cbmir_node.errors import CbmirError
+from cbmir_node.errors import CbmirError, NoCatalogError
 from cbmir_node.index import gpu_count
 from cbmir_node.node import is_node_running
 from cbmir_node.stores import open_stores
@@ -133,9 +133,15 @@ def _data(settings: Settings) -> _Check:
         return _Check("data", "note", f"{folder} does not exist yet; 'serve' creates it")
     try:
         stores = open_stores(settings, create=False)
+    except NoCatalogError:
+        return _Check("data", "note", f"{folder} holds no catalogue yet; 'serve' creates it")
     except CbmirError as error:
         return _Check("data", "fail", str(error))
     try:
+        if not stores.registry.in_use():
+            return _Check(
+                "data", "note", "no model is in use yet; 'serve' installs the shipped one"
+            )
         model = stores.registry.active()
     except CbmirError as error:
         return _Check("data", "fail", str(error))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 import numpy as np
@@ -14,7 +16,7 @@ from cbmir_node.cli.options import dicom_files, settings_options
 from cbmir_node.config import Settings
 from cbmir_node.embedding.session import EmbeddingModel
 from cbmir_node.embedding.store import shipped_model
-from cbmir_node.errors import CatalogError, InvalidObjectError, PixelError
+from cbmir_node.errors import InvalidObjectError, NoCatalogError, PixelError
 from cbmir_node.imaging.decoder_process import DecoderProcess
 from cbmir_node.stores import open_stores
 from cbmir_node.vectorizing import frame_vectors
@@ -45,7 +47,39 @@ def embed(
     (float32 [N, D]) and, where the model has them, label, probability and code (uint8, packed
     bits). Files without a picture are listed and skipped.
     """
-    network = EmbeddingModel.load(model_path or _model_in_use(settings), settings.embedding)
+    with _whole_file(output) as handle:
+        network = EmbeddingModel.load(model_path or _model_in_use(settings), settings.embedding)
+        rows, skipped = _embed_all(settings, paths, network)
+        if not rows:
+            raise PixelError("no file has a picture to embed; nothing was written")
+        arrays = {name: np.asarray([row[name] for row in rows]) for name in rows[0]}
+        np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]  # its flag is no array
+    click.echo(
+        f"{len(rows)} vectors of {arrays['embedding'].shape[1]} values by "
+        f"{network.description.name}:{network.description.version}, {skipped} skipped"
+    )
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for writing that gets its name only when the block ends well.
+
+    A folder that is absent or protected shows before the work, not after it.
+    """
+    partial = path.with_name(f"{path.name}.part")
+    with partial.open("wb") as handle:
+        try:
+            yield handle
+        except BaseException:  # an interrupt too must leave nothing behind
+            partial.unlink()
+            raise
+    partial.replace(path)
+
+
+def _embed_all(
+    settings: Settings, paths: tuple[Path, ...], network: EmbeddingModel
+) -> tuple[list[dict[str, Any]], int]:
+    """Return the rows of the file, and how many files were skipped."""
     rows: list[dict[str, Any]] = []
     skipped = 0
     with (
@@ -56,17 +90,12 @@ def embed(
             try:
                 uid = read_header(path, []).sop_instance_uid
                 frames = decoder.decode(path, network.description.preprocessing)
-            except (InvalidObjectError, PixelError) as error:
+            except (InvalidObjectError, PixelError, OSError) as error:
                 click.echo(f"\nskipped {path}: {error}", err=True)
                 skipped += 1
                 continue
             rows += [_row(uid, frame) for frame in frame_vectors(frames, network)]
-    if not rows:
-        raise PixelError("no file has a picture to embed; nothing was written")
-    arrays = {name: np.asarray([row[name] for row in rows]) for name in rows[0]}
-    with output.open("wb") as handle:
-        np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]  # its flag is no array
-    click.echo(f"{len(rows)} vectors of {arrays['embedding'].shape[1]} values, {skipped} skipped")
+    return rows, skipped
 
 
 def _row(sop_instance_uid: str, frame: FrameVectors) -> dict[str, Any]:
@@ -87,7 +116,7 @@ def _model_in_use(settings: Settings) -> Path:
     """Return the node's model; without a node the shipped one."""
     try:
         stores = open_stores(settings, create=False)
-    except CatalogError:
+    except NoCatalogError:
         return shipped_model()
     try:
         return stores.active_model_file()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from cbmir_node.catalog.group_commit import StoreOutcome
+from cbmir_node.catalog.registration import StoreOutcome
 from cbmir_node.cli.options import as_json, dicom_files, print_json, settings_options
 from cbmir_node.config import Settings
 from cbmir_node.errors import CbmirError, NotAnObjectError
@@ -18,6 +18,11 @@ from cbmir_node.node import open_intake
 from cbmir_node.stores import open_stores
 
 _PARALLEL = 4
+_FILES_NAMED = 3
+"""Skipped files that are named for each reason; ``--json`` names all."""
+
+Outcome = tuple[Path, str, str]
+"""File, outcome and the reason where it was not taken in."""
 
 
 @click.command("import", short_help="Take DICOM files into the archive.")
@@ -27,9 +32,9 @@ _PARALLEL = 4
 def import_command(settings: Settings, paths: tuple[Path, ...], as_json: bool) -> None:
     """Take DICOM files and folders of them into the archive, as safely as C-STORE does.
 
-    Files that are not DICOM, and media directories, are skipped and counted. Works beside a running
-    node; without one the next 'serve' or 'reindex' embeds what was imported. Exit code 1 when a
-    DICOM object was refused.
+    Files that are not DICOM, and media directories, are skipped and counted by reason. Works beside
+    a running node; without one the next 'serve' or 'reindex' embeds what was imported. Exit code 1
+    when a DICOM object was refused.
     """
     files = dicom_files(paths)
     stores = open_stores(settings, create=True)
@@ -42,30 +47,46 @@ def import_command(settings: Settings, paths: tuple[Path, ...], as_json: bool) -
     finally:
         stores.close()
     counts = Counter(outcome for _, outcome, _ in outcomes)
-    refused = [
-        {"file": str(path), "reason": reason}
-        for path, outcome, reason in outcomes
-        if outcome == "refused"
-    ]
+    skipped, refused = _reasons(outcomes, "skipped"), _reasons(outcomes, "refused")
     if as_json:
         names = [*(outcome.value for outcome in StoreOutcome), "skipped", "refused"]
-        print_json({**{name: counts[name] for name in names}, "refusals": refused})
+        print_json(
+            {**{name: counts[name] for name in names}, "refusals": refused, "skips": skipped}
+        )
     else:
         click.echo(", ".join(f"{number} {name}" for name, number in sorted(counts.items())))
+        _show_skipped(skipped)
         for item in refused:
             click.echo(f"refused {item['file']}: {item['reason']}", err=True)
     if refused:
         click.get_current_context().exit(1)
 
 
-def _import_all(intake: Intake, files: list[Path], *, quiet: bool) -> list[tuple[Path, str, str]]:
-    """Return (file, outcome, reason) of each file."""
+def _reasons(outcomes: list[Outcome], wanted: str) -> list[dict[str, str]]:
+    return [
+        {"file": str(path), "reason": reason}
+        for path, outcome, reason in outcomes
+        if outcome == wanted
+    ]
 
-    def one(path: Path) -> tuple[Path, str, str]:
+
+def _show_skipped(skipped: list[dict[str, str]]) -> None:
+    """Tell how many files were skipped for each reason, and name the first of them."""
+    files: dict[str, list[str]] = {}
+    for item in skipped:
+        files.setdefault(item["reason"], []).append(item["file"])
+    for reason, names in files.items():
+        more = ", …" if len(names) > _FILES_NAMED else ""
+        named = ", ".join(names[:_FILES_NAMED])
+        click.echo(f"skipped {len(names)} ({reason}): {named}{more}", err=True)
+
+
+def _import_all(intake: Intake, files: list[Path], *, quiet: bool) -> list[Outcome]:
+    def one(path: Path) -> Outcome:
         return path, *_import_file(intake, path)
 
     with ThreadPoolExecutor(_PARALLEL) as pool:
-        results: Iterator[tuple[Path, str, str]] = pool.map(one, files)
+        results: Iterator[Outcome] = pool.map(one, files)
         with click.progressbar(results, length=len(files), label="Importing", hidden=quiet) as bar:
             return list(bar)
 

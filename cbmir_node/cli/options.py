@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from cbmir_node.config import load_settings
+from cbmir_node.logs import quiet_libraries
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -42,6 +43,7 @@ def settings_options(function: Function) -> Function:
     def with_settings(data_dir: Path | None, config_file: Path | None, **options: Any) -> Any:
         settings = load_settings(config_file, {"data_dir": data_dir})
         logging.basicConfig(level="WARNING", format="%(levelname)s: %(message)s")
+        quiet_libraries("warning")
         return function(settings=settings, **options)
 
     return with_settings  # type: ignore[return-value]  # click's decorators keep the signature

@@ -7,8 +7,11 @@ from pathlib import Path
 import click
 import numpy as np
 
+from cbmir_node.archive.header import read_header
 from cbmir_node.catalog.hierarchy import rows_by_number
+from cbmir_node.catalog.records import RECORD_KEYWORDS, patient_identity, read_attributes
 from cbmir_node.cli.options import as_json, print_json, print_table, settings_options
+from cbmir_node.cli.ranges import AgeRange, ages, dates
 from cbmir_node.config import Settings
 from cbmir_node.embedding.contract import EMBEDDING
 from cbmir_node.embedding.session import EmbeddingModel
@@ -70,8 +73,18 @@ _SHOWN: dict[SimilarityLevel, tuple[str, ...]] = {
 @click.option("--modality", help="Only this Modality.")
 @click.option("--body-part", help="Only this Body Part Examined; wildcards * and ?.")
 @click.option("--sex", type=click.Choice(["F", "M", "O"]), help="Only this Patient's Sex.")
-@click.option("--age", metavar="FROM-TO", help="Only ages in this range of years, as 40-60 or 40-.")
-@click.option("--study-date", metavar="FROM-TO", help="Only dates in this range, as 20200101-.")
+@click.option(
+    "--age",
+    metavar="FROM-TO",
+    callback=ages,
+    help="Only ages in this range of years, as 40-60 or 40-.",
+)
+@click.option(
+    "--study-date",
+    metavar="FROM-TO",
+    callback=dates,
+    help="Only dates in this range, as 20200101-.",
+)
 @click.option("--same-patient", is_flag=True, help="Do not leave out the example's own patient.")
 @as_json
 @settings_options
@@ -87,7 +100,7 @@ def query(
     modality: str | None,
     body_part: str | None,
     sex: str | None,
-    age: str | None,
+    age: AgeRange,
     study_date: str | None,
     same_patient: bool,
     as_json: bool,
@@ -100,10 +113,11 @@ def query(
         raise click.UsageError(
             "name an example: --study, --series, --instance or --file (see --help)"
         )
-    minimum_age, maximum_age = _ages(age)
+    minimum_age, maximum_age = age
     filters = {
-        "Modality": modality,
-        "BodyPartExamined": body_part,
+        # code strings are upper case (PS3.5 6.2)
+        "Modality": modality and modality.upper(),
+        "BodyPartExamined": body_part and body_part.upper(),
         "PatientSex": sex,
         "StudyDate": study_date,
     }
@@ -133,29 +147,27 @@ def query(
 
 
 def _file_examples(stores: Stores, files: tuple[Path, ...]) -> list[Example]:
-    """Embed files that are not in the node."""
+    """Embed files; the node may have them, or others of their study and patient."""
     if not files:
         return []
     network = EmbeddingModel.load(stores.active_model_file(), stores.settings.embedding)
     with DecoderProcess(stores.settings.imaging) as decoder:
         examples = []
         for path in files:
+            header = read_header(path, RECORD_KEYWORDS)
             frames = decoder.decode(path, network.description.preprocessing)
             vectors = [frame.spaces[EMBEDDING] for frame in frame_vectors(frames, network)]
-            examples.append(Example("IMAGE", str(path), np.stack(vectors)))
+            examples.append(
+                Example(
+                    "IMAGE",
+                    str(path),
+                    np.stack(vectors),
+                    model_sha256=network.description.sha256,
+                    study_instance_uid=header.study_instance_uid,
+                    patient_identity=patient_identity(read_attributes(header.attributes)),
+                )
+            )
     return examples
-
-
-def _ages(text: str | None) -> tuple[float | None, float | None]:
-    if text is None:
-        return None, None
-    first, dash, last = text.partition("-")
-    try:
-        minimum = float(first) if first else None
-        maximum = (float(last) if last else None) if dash else minimum
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a range of years such as 40-60") from None
-    return minimum, maximum
 
 
 def _show(stores: Stores, answer: SimilarityAnswer, *, as_json: bool) -> None:

@@ -6,7 +6,12 @@ import time
 
 import click
 
-from cbmir_node.catalog.work_queue import WorkState, count_states, request_again
+from cbmir_node.catalog.work_queue import (
+    count_pending,
+    count_requested_again,
+    count_states,
+    request_again,
+)
 from cbmir_node.cli.options import settings_options
 from cbmir_node.config import Settings
 from cbmir_node.stores import Stores, open_stores
@@ -22,21 +27,22 @@ def reindex(settings: Settings, failed: bool, pending: bool, restart: bool) -> N
     """Embed everything in the archive again with the model in use.
 
     Old vectors answer queries until new ones replace them. Interrupted, the command goes on where
-    it stopped when it is given again; beside a running node both share the work.
+    it stopped when it is given again; beside a running node both share the work. What arrives
+    after the start is left to the node.
     """
     if failed and pending:
         raise click.UsageError("--failed and --pending exclude each other")
     stores = open_stores(settings, create=False)
     try:
         model = stores.registry.active()
-        waiting = count_states(stores.catalog, model.row)["pending"]
-        if waiting and not restart and not failed:
-            click.echo(f"resuming: {waiting} instances wait (--restart begins again)")
+        if failed:
+            request_again(stores.catalog, model.row, ["failed", "no_pixels"])
         elif not pending:
-            states: list[WorkState] = ["failed", "no_pixels"]
-            if not failed:
-                states.append("embedded")
-            request_again(stores.catalog, model.row, states)
+            waiting = 0 if restart else count_requested_again(stores.catalog, model.row)
+            if waiting:
+                click.echo(f"resuming: {waiting} instances wait (--restart begins again)")
+            else:
+                request_again(stores.catalog, model.row, ["failed", "no_pixels", "embedded"])
         _work(stores)
         counts = count_states(stores.catalog, model.row)
     finally:
@@ -45,11 +51,12 @@ def reindex(settings: Settings, failed: bool, pending: bool, restart: bool) -> N
 
 
 def _work(stores: Stores) -> None:
-    """Embed until nothing is pending, whoever does it."""
+    """Embed until nothing waits that waits now, whoever does it."""
     model = stores.registry.active()
-    total = count_states(stores.catalog, model.row)["pending"]
+    begin = time.time()
+    total = count_pending(stores.catalog, model.row, begin)
     with Worker(stores) as worker, click.progressbar(length=total, label="Embedding") as bar:
-        while left := count_states(stores.catalog, model.row)["pending"]:
+        while left := count_pending(stores.catalog, model.row, begin):
             if not worker.work_once(model):
                 time.sleep(0.5)  # the rest is in the hands of a running node
             bar.update(max(0, total - left - bar.pos))

@@ -17,6 +17,9 @@ from cbmir_node.embedding.contract import ModelDescription
 from cbmir_node.embedding.providers import CUDA, create_session
 from cbmir_node.errors import ModelError
 
+LARGEST_VALUE = 1e15
+"""Vectors with values beyond are refused: squared for a distance they leave float32's range."""
+
 Float32Array = npt.NDArray[np.float32]
 
 
@@ -102,7 +105,7 @@ class EmbeddingModel:
         Raises
         ------
         ModelError
-            The network fails, or gives a vector that is not finite.
+            The network fails, or gives a vector that is not finite or beyond `LARGEST_VALUE`.
         """
         wanted = self._outputs(saliency=saliency)
         batches = [self._run(wanted, batch) for batch in self._batches(inputs)]
@@ -112,8 +115,11 @@ class EmbeddingModel:
         }
         spaces = {name: outputs[name] for name in self.description.spaces}
         for name, vectors in spaces.items():
-            if not np.isfinite(vectors).all():
-                raise ModelError(f"the model {self.description.name} gives non-finite {name!r}")
+            if not bool(np.all(np.abs(vectors) <= LARGEST_VALUE)):  # false for NaN as well
+                raise ModelError(
+                    f"the model {self.description.name} gives non-finite {name!r} values, or some "
+                    f"beyond ±{LARGEST_VALUE:g}"
+                )
         maps = outputs.get(contract.SALIENCY)
         return Embeddings(
             spaces=spaces,

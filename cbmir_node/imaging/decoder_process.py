@@ -2,7 +2,8 @@
 
 Pixels are hostile input: a codec may crash, allocate without end or never return. So they are
 decoded in a child with a memory limit, and the parent kills it when an object takes too long. A
-dead child is an error for one object; the next one gets a fresh child.
+dead child is an error for one object; the next one gets a fresh child. A child that cannot even
+start says nothing about the object.
 """
 
 from __future__ import annotations
@@ -22,7 +23,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cbmir_node.config import ImagingSettings
-from cbmir_node.errors import DecoderDiedError, NoPixelsError, PixelError
+from cbmir_node.errors import (
+    DecoderDiedError,
+    DecoderUnavailableError,
+    NoPixelsError,
+    PixelError,
+)
 from cbmir_node.imaging.network_input import Preprocessing, network_input
 from cbmir_node.imaging.pictures import Picture, iterate_pictures
 
@@ -90,6 +96,8 @@ class DecoderProcess:
             Decoding took too long or too much memory, or ended the child.
         PixelError
             The pixels cannot be decoded.
+        DecoderUnavailableError
+            No child can be started; the object is not to blame and may be tried later.
         """
         return cast(list[NetworkInputFrame], self._ask(path, preprocessing))
 
@@ -119,39 +127,55 @@ class DecoderProcess:
     def _start(self) -> Connection[Any, Any]:
         if self._connection is not None:
             return self._connection
-        context = multiprocessing.get_context("spawn")
-        self._connection, child_end = context.Pipe()
-        self._process = context.Process(
-            target=_serve,
-            args=(child_end, self._settings.decode_memory_mib, self._settings.decode_timeout_s),
-            name="cbmir-decoder",
-            daemon=True,
-        )
-        self._process.start()
-        child_end.close()  # so that the child's death is an end of file here
         try:
+            self._connection = self._spawn()
             if not self._connection.poll(_START_TIMEOUT_S):
-                self._stop()
-                raise DecoderDiedError("the decoder process did not start")
+                raise _unavailable(f"it is not ready after {_START_TIMEOUT_S:g} s")
             self._connection.recv()
         except (EOFError, ConnectionError):
-            raise self._how_it_ended() from None
+            raise _unavailable(f"it ended with {_in_words(self._end())}") from None
+        except OSError as error:  # no more processes, files or memory
+            self._stop()
+            raise _unavailable(str(error)) from error
+        except BaseException:  # timeout, or the caller was interrupted: it may still get ready
+            self._stop()
+            raise
         return self._connection
+
+    def _spawn(self) -> Connection[Any, Any]:
+        context = multiprocessing.get_context("spawn")
+        connection, child_end = context.Pipe()
+        with child_end:  # closed here, so that the child's death is an end of file
+            self._process = context.Process(
+                target=_serve,
+                args=(child_end, self._settings.decode_memory_mib, self._settings.decode_timeout_s),
+                name="cbmir-decoder",
+                daemon=True,
+            )
+            try:
+                self._process.start()
+            except BaseException:
+                connection.close()
+                raise
+        return connection
 
     def _too_long(self) -> DecoderDiedError:
         return DecoderDiedError(f"decoding took longer than {self._settings.decode_timeout_s:g} s")
 
     def _how_it_ended(self) -> DecoderDiedError:
+        code = self._end()
+        if code == -signal.SIGALRM:
+            return self._too_long()
+        return DecoderDiedError(f"the decoder process ended with {_in_words(code)}")
+
+    def _end(self) -> int | None:
+        """Return the exit code of a child that closed its pipe, and clear it away."""
         code = None
-        if self._process is not None:
+        if self._process is not None and self._process.pid is not None:
             self._process.join(_EXIT_TIMEOUT_S)
             code = self._process.exitcode
         self._stop()
-        if code == -signal.SIGALRM:
-            return self._too_long()
-        if code is not None and code < 0:
-            return DecoderDiedError(f"the decoder process ended with signal {-code}")
-        return DecoderDiedError(f"the decoder process ended with exit code {code}")
+        return code
 
     def _stop(self) -> None:
         if self._connection is not None:
@@ -161,6 +185,17 @@ class DecoderProcess:
             self._process.join()
             self._process.close()
         self._connection = self._process = None
+
+
+def _unavailable(reason: str) -> DecoderUnavailableError:
+    return DecoderUnavailableError(
+        f"the decoder process does not start: {reason}; see what it wrote before, check the free "
+        "memory and whether cbmir-node was upgraded meanwhile, and start the node again"
+    )
+
+
+def _in_words(code: int | None) -> str:
+    return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
 
 
 def _serve(connection: Connection[Any, Any], memory_mib: int, timeout_s: float) -> None:

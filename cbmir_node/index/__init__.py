@@ -12,7 +12,13 @@ from cbmir_node.index.protocol import (
     Neighbours,
     VectorIndex,
 )
-from cbmir_node.index.snapshot import Snapshot, SpaceIdentity, read_snapshot, write_snapshot
+from cbmir_node.index.snapshot import (
+    Snapshot,
+    SpaceIdentity,
+    read_snapshot,
+    remove_snapshots,
+    write_snapshot,
+)
 from cbmir_node.index.source import SourceCounts, VectorSource
 
 __all__ = [
@@ -34,5 +40,6 @@ __all__ = [
     "flat_index",
     "gpu_count",
     "read_snapshot",
+    "remove_snapshots",
     "write_snapshot",
 ]

@@ -12,11 +12,14 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from cbmir_node.errors import SnapshotError
+from cbmir_node.index import exact
 from cbmir_node.index.comparison import Disagreement, compare
 from cbmir_node.index.faiss_cpu import FlatIndex
 from cbmir_node.index.faiss_gpu import Device, flat_index
-from cbmir_node.index.protocol import Float32Array, Int64Array, Neighbours
+from cbmir_node.index.protocol import BoolArray, Float32Array, Int64Array, Neighbours
 from cbmir_node.index.rows import Rows
 from cbmir_node.index.snapshot import SpaceIdentity, read_snapshot, write_snapshot
 from cbmir_node.index.source import SourceCounts, VectorSource, additions, removals
@@ -67,6 +70,7 @@ class SpaceCache:
         self._writable = writable
         self._following = threading.Lock()
         self._replacing = threading.Lock()
+        self._warned_of: set[int] = set()
         self.snapshot_problem = ""
         self._followed = self._opened() or self._rebuilt()
 
@@ -127,6 +131,10 @@ class SpaceCache:
     def vectors(self, ids: Int64Array) -> Float32Array:
         """Return stored vectors; see `VectorIndex.vectors`."""
         return self._followed.index.vectors(ids)
+
+    def holds(self, ids: Int64Array) -> BoolArray:
+        """Return which `ids` [n] are searched: the catalogue may have newer and damaged ones."""
+        return self._followed.index.holds(ids)
 
     def __len__(self) -> int:
         """Return the number of vectors that are searched."""
@@ -200,10 +208,15 @@ class SpaceCache:
         In this order because a row may be added and removed between two looks: the additions do
         not show it then, and its removal finds nothing to do. Read the other way round, a row
         removed between the two reads could stay.
+
+        One damaged vector must not keep all others from being found: it is left out.
         """
         applied = 0
         for ids, vectors in additions(self._source, followed.last_vector_row):
-            followed.index.add(ids, vectors)
+            usable = exact.usable(vectors)
+            followed.index.add(ids[usable], vectors[usable])
+            if not np.all(usable):
+                self._warn_of(ids[~usable])
             followed.last_vector_row = int(ids[-1])
             applied += len(ids)
         for rows, ids in removals(self._source, followed.last_removal_row):
@@ -211,6 +224,18 @@ class SpaceCache:
             followed.last_removal_row = int(rows[-1])
             applied += len(rows)
         return applied
+
+    def _warn_of(self, unusable: Int64Array) -> None:
+        """Tell once of each vector that no index can hold."""
+        new = set(unusable.tolist()) - self._warned_of
+        if new:
+            self._warned_of |= new
+            _log.warning(
+                "%d vectors are damaged and left out of the index, the first is row %d; "
+                "'cbmir-node verify' lists them",
+                len(new),
+                min(new),
+            )
 
     def _replace(self, fresh: _Followed) -> None:
         with self._following:
@@ -245,9 +270,7 @@ class SpaceCache:
         for _ in range(_COUNT_ATTEMPTS):
             counts = SourceCounts(*self._source.counts())
             self._follow(followed)
-            if counts == SourceCounts(
-                *self._source.counts()
-            ):  # nothing came in between: comparable
+            if counts == self._source.counts():  # nothing came in between: comparable
                 ids = followed.index.ids()
                 return (
                     len(ids) == counts.vectors
@@ -259,7 +282,7 @@ class SpaceCache:
     def _rebuilt(self) -> _Followed:
         """Return an index of all rows, from a fresh snapshot where one may be written."""
         # Read first: what is removed from now on is in the log behind this row.
-        last_removal_row = SourceCounts(*self._source.counts()).last_removal_row
+        _, _, last_removal_row = self._source.counts()
         collected = _Followed(
             FlatIndex(self.identity.dimension, self.identity.metric), 0, last_removal_row
         )

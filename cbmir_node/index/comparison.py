@@ -30,7 +30,8 @@ def compare(index: VectorIndex, source: VectorSource, last_vector_row: int) -> l
     for ids, vectors in additions(source, 0):
         present.append(ids)
         here = np.isin(ids, known, assume_unique=True)
-        stored = exact.checked(vectors, index.dimension)[here]
+        # what no index can hold equals nothing
+        stored = np.where(exact.usable(vectors)[:, None], vectors, np.float32(np.nan))[here]
         if index.metric == "cosine":
             stored = exact.unit_length(stored)
         different = np.any(stored != _vectors_or_nan(index, ids[here]), axis=1)

@@ -9,7 +9,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from cbmir_node.index.protocol import NO_NEIGHBOUR, Float32Array, Int64Array, Metric, Neighbours
+from cbmir_node.index.protocol import (
+    NO_NEIGHBOUR,
+    BoolArray,
+    Float32Array,
+    Int64Array,
+    Metric,
+    Neighbours,
+)
 
 UNIT_ROUNDOFF = 2.0**-24
 """Largest relative error of one rounding in float32 (IEEE 754 binary32)."""
@@ -31,9 +38,14 @@ def checked(vectors: Float32Array, dimension: int) -> Float32Array:
     rows = np.ascontiguousarray(vectors, dtype=np.float32)
     if rows.ndim != 2 or rows.shape[1] != dimension:
         raise ValueError(f"vectors must be [n, {dimension}], not {list(rows.shape)}")
-    if not bool(np.all(np.abs(rows) <= LARGEST_VALUE)):  # false for NaN as well
+    if not bool(np.all(usable(rows))):
         raise ValueError(f"vectors must be finite and within ±{LARGEST_VALUE:g}")
     return rows
+
+
+def usable(vectors: Float32Array) -> BoolArray:
+    """Return which of `vectors` [n, D] are finite and not beyond `LARGEST_VALUE`."""
+    return np.asarray(np.all(np.abs(vectors) <= LARGEST_VALUE, axis=1))  # false for NaN as well
 
 
 def unit_length(vectors: Float32Array) -> Float32Array:

@@ -138,6 +138,12 @@ class FlatIndex:
             raise KeyError(f"no vector with id {keys[missing][0]} in the index")
         return result
 
+    def holds(self, ids: Int64Array) -> BoolArray:
+        """Return which ids are searched; see `VectorIndex.holds`."""
+        keys = np.asarray(ids, dtype=np.int64)
+        base, tail = self._view
+        return np.asarray((base.positions(keys) >= 0) | (tail.positions(keys) >= 0))
+
     def ids(self) -> Int64Array:
         """Return the live ids, ascending."""
         return np.concatenate([part.ids[part.live] for part in self._view])

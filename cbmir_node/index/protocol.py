@@ -98,6 +98,9 @@ class VectorIndex(Protocol):
             An id is not in the index.
         """
 
+    def holds(self, ids: Int64Array) -> BoolArray:
+        """Return which of `ids` [n] are searched."""
+
     def ids(self) -> Int64Array:
         """Return the ids that are searched, ascending."""
 

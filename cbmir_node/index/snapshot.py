@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -33,6 +33,7 @@ from cbmir_node.index.rows import Rows
 
 _VECTORS, _IDS, _DESCRIPTION = "vectors.npy", "ids.npy", "snapshot.json"
 _GENERATION = re.compile(r"generation-(\d{8})")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _UNFINISHED = ".unfinished-"
 _READ_ATTEMPTS = 5
 
@@ -159,6 +160,22 @@ def read_snapshot(root: Path, identity: SpaceIdentity) -> Snapshot | None:
         except (OSError, ValueError, EOFError) as error:
             raise SnapshotError(f"cannot read the index snapshot {path}: {error}") from error
     raise SnapshotError(f"the index snapshots in {folder} are replaced faster than they open")
+
+
+def remove_snapshots(root: Path, kept_models: Collection[str]) -> None:
+    """Remove the snapshots of all models but these; only the one process that writes may.
+
+    Parameters
+    ----------
+    root : Path
+        Root of all snapshots.
+    kept_models : collection of str
+        SHA-256 digests. Nothing that is not named like a digest is touched.
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for path in root.iterdir():
+            if _SHA256.fullmatch(path.name) and path.name not in kept_models:
+                shutil.rmtree(path, ignore_errors=True)  # readers keep what they have mapped
 
 
 def _read_generation(path: Path, identity: SpaceIdentity) -> Snapshot:

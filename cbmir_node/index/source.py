@@ -22,8 +22,8 @@ class VectorSource(Protocol):
     """The catalogue's vectors of one model and space.
 
     Row numbers are positive, never used again, and become visible in ascending order: once a row
-    has been seen, no lower one appears. The same holds for the rows of the removal log. Vectors are
-    finite and read back the same every time.
+    has been seen, no lower one appears. The same holds for the rows of the removal log. Vectors
+    read back the same every time; a damaged one may hold any value.
     """
 
     def added_after(self, row: int, limit: int) -> tuple[Int64Array, Float32Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ EXAMPLE_IMAGES = 64
 """Images that stand for one example, evenly spread over it."""
 IMAGES_PER_SERIES = 32
 """Images of one series that take part in a comparison, evenly spread over it."""
+
+_OWNERS: tuple[Group, ...] = ("study", "patient")
 
 GROUP_OF_LEVEL: dict[SimilarityLevel, Group] = {
     "STUDY": "study",
@@ -32,12 +35,12 @@ class ResolvedExample:
     ----------
     vectors : float32 [M, D]
         Of the images that stand for it.
-    places : Places
-        Of all its images; empty for a file.
+    own : mapping of {"study", "patient"} to list of int
+        Rows of its study and patient; empty for a file whose study or patient the node lacks.
     """
 
     vectors: Float32Array
-    places: Places
+    own: Mapping[Group, list[int]]
 
 
 def resolve(example: Example, lookup: VectorLookup, cache: SpaceCache) -> ResolvedExample:
@@ -51,9 +54,13 @@ def resolve(example: Example, lookup: VectorLookup, cache: SpaceCache) -> Resolv
         A file was embedded with another model.
     """
     if example.vectors is not None:
-        if example.vectors.ndim != 2 or example.vectors.shape[1] != cache.identity.dimension:
+        if example.model_sha256 != cache.identity.model_sha256:
             raise QueryError("the example was embedded with another model; embed it again")
-        return ResolvedExample(example.vectors[:EXAMPLE_IMAGES], lookup.of_vectors([]))
+        own: dict[Group, list[int]] = {
+            "study": lookup.rows_of("study", example.study_instance_uid),
+            "patient": lookup.rows_of("patient", example.patient_identity),
+        }
+        return ResolvedExample(example.vectors[:EXAMPLE_IMAGES], own)
     group = GROUP_OF_LEVEL[example.level]
     rows = lookup.rows_of(group, example.uid)
     if not rows:
@@ -66,7 +73,8 @@ def resolve(example: Example, lookup: VectorLookup, cache: SpaceCache) -> Resolv
         )
     chosen = standing_for(places, group)
     evenly = spread(np.zeros(len(chosen), dtype=np.int64), EXAMPLE_IMAGES)
-    return ResolvedExample(cache.vectors(chosen.take(evenly).vector), places)
+    own = {owner: np.unique(places.group(owner)).tolist() for owner in _OWNERS}
+    return ResolvedExample(cache.vectors(chosen.take(evenly).vector), own)
 
 
 def standing_for(places: Places, group: Group) -> Places:

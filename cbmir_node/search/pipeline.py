@@ -19,13 +19,16 @@ from cbmir_node.search.examples import (
     resolve,
     standing_for,
 )
-from cbmir_node.search.query import Method, SimilarityQuery, SimilarMatch
+from cbmir_node.search.query import Float32Array, Method, SimilarityQuery, SimilarMatch
 from cbmir_node.search.ranking import (
     pairwise_similarity,
     rank,
     score_groups,
     similarity_from_score,
 )
+
+_NEIGHBOURS_AT_ONCE = 65_536
+"""Neighbours asked of the index in one search, over all example images: bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -65,36 +68,72 @@ class Pipeline:
         return self.lookup.matching(query.filters, query.minimum_age, query.maximum_age)
 
     def _excluded(self, examples: list[ResolvedExample]) -> Int64Array:
-        """Return the vectors of the examples' own studies or patients."""
-        group: Group = "patient" if self.exclude_same_patient else "study"
-        own = {int(row) for example in examples for row in example.places.group(group)}
-        return self.lookup.in_groups(group, sorted(own)).vector
+        """Return the vectors of the examples' own studies and, unless wished for, patients."""
+        groups: list[Group] = ["study"]
+        if self.exclude_same_patient:
+            groups.append("patient")
+        own = [
+            self.lookup.in_groups(group, [row for one in examples for row in one.own[group]]).vector
+            for group in groups
+        ]
+        return np.unique(np.concatenate(own))
 
     def _candidates(self, examples: list[ResolvedExample]) -> Places:
-        """Return all images of the groups that the nearest images belong to.
-
-        Many near images may belong to few studies, so the net is cast wider until it holds
-        enough of them, or everything.
-        """
+        """Return the images to compare with: those of few groups all, else of the nearest."""
         allowed, excluded = self._allowed(), self._excluded(examples)
         group = GROUP_OF_LEVEL[self.query.level]
-        vectors = np.concatenate([example.vectors for example in examples])
-        enough = max(3 * self.k, 30)
-        reach = 4 * enough
-        while True:
-            reach = max(1, min(len(self.cache), reach))
-            near = self.cache.search(vectors, reach, allowed=allowed, excluded=excluded)
-            places = self.lookup.of_vectors(near.ids[near.ids >= 0].tolist())
-            similarities = similarity_from_score(near.scores, self.method)
-            groups = nearest_groups(near.ids, similarities, places, group, 2 * enough)
-            if len(groups) >= enough or reach >= len(self.cache):
-                break
-            reach *= 4
+        if allowed is not None:
+            allowed = np.setdiff1d(allowed, excluded)
+        groups = self._few_groups(allowed, group)
+        if groups is None:
+            vectors = np.concatenate([example.vectors for example in examples])
+            groups = self._near_groups(vectors, allowed, excluded, group)
         members = self.lookup.in_groups(group, groups.tolist())
         if allowed is not None:
             members = members.take(np.isin(members.vector, allowed))
         members = members.take(~np.isin(members.vector, excluded))
+        # the catalogue may have newer vectors than the index, and damaged ones
+        members = members.take(self.cache.holds(members.vector))
         return standing_for(members, group)
+
+    @property
+    def _enough(self) -> int:
+        """Number of groups to rank: more than are wanted, since the ranking may turn them round."""
+        return max(3 * self.k, 30)
+
+    def _few_groups(self, allowed: Int64Array | None, group: Group) -> Int64Array | None:
+        """Return all groups where they are so few that finding the nearest saves nothing."""
+        if allowed is None:
+            groups = self.lookup.groups(group, self._enough + 1)
+            return groups if len(groups) <= self._enough else None
+        if len(allowed) <= 4 * self._enough:
+            return np.unique(self.lookup.of_vectors(allowed.tolist()).group(group))
+        return None
+
+    def _near_groups(
+        self,
+        vectors: Float32Array,
+        allowed: Int64Array | None,
+        excluded: Int64Array,
+        group: Group,
+    ) -> Int64Array:
+        """Return the groups of the nearest images, nearest first.
+
+        Many near images may belong to few groups. Then these are set aside and the next nearest
+        are looked for, until there are enough: every look finds at least one and costs the same.
+        """
+        reach = max(1, min(4 * self._enough, _NEIGHBOURS_AT_ONCE // len(vectors)))
+        found: list[int] = []
+        while len(found) < self._enough:
+            near = self.cache.search(vectors, reach, allowed=allowed, excluded=excluded)
+            places = self.lookup.of_vectors(near.ids[near.ids >= 0].tolist())
+            similarities = similarity_from_score(near.scores, self.method)
+            groups = nearest_groups(near.ids, similarities, places, group, 2 * self._enough)
+            if not len(groups):
+                break
+            found += groups.tolist()
+            excluded = np.union1d(excluded, self.lookup.in_groups(group, groups.tolist()).vector)
+        return np.asarray(found[: 2 * self._enough], dtype=np.int64)
 
     def _ranked(self, examples: list[ResolvedExample], candidates: Places) -> list[SimilarMatch]:
         """Score every candidate group against every example and order them by the mean."""
@@ -109,7 +148,11 @@ class Pipeline:
             for example in examples
         ]
         similarity = np.mean([score.similarity for score in scores], axis=0)
-        rows, best = scores[0].groups, candidates.vector[scores[0].best]
+        rows = scores[0].groups
+        closest = np.argmax([score.best_similarity for score in scores], axis=0)
+        best = candidates.vector[
+            np.stack([score.best for score in scores])[closest, np.arange(len(rows))]
+        ]
         order = rank(similarity, rows)
         order = order[similarity[order] >= self.query.minimum_similarity][: self.k]
         frames = self.lookup.frames(best[order].tolist())

@@ -27,12 +27,19 @@ class Example:
     uid : str
         Study, Series or SOP Instance UID; for a file whatever it is called in messages.
     vectors : float32 [N, D], optional
-        The frames of an object that is not stored; `uid` is then not looked up.
+        The frames of a file; `uid` is then not looked up.
+    model_sha256 : str
+        Of a file: what it was embedded with.
+    study_instance_uid, patient_identity : str
+        Of a file: whose it is (`catalog.records.patient_identity`). The node may have them too.
     """
 
     level: SimilarityLevel
     uid: str
     vectors: Float32Array | None = None
+    model_sha256: str = ""
+    study_instance_uid: str = ""
+    patient_identity: str = ""
 
 
 @dataclass(frozen=True)

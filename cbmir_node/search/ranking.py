@@ -52,11 +52,14 @@ class GroupScores:
     similarity : float32 [G]
     best : int64 [G]
         Position of the group's image that is most like the example.
+    best_similarity : float32 [G]
+        How much that is.
     """
 
     groups: Int64Array
     similarity: Float32Array
     best: Int64Array
+    best_similarity: Float32Array
 
 
 def score_groups(similarities: Float32Array, groups: Int64Array, *, mutual: bool) -> GroupScores:
@@ -77,17 +80,18 @@ def score_groups(similarities: Float32Array, groups: Int64Array, *, mutual: bool
     order = np.argsort(groups, kind="stable")
     unique, starts = np.unique(groups[order], return_index=True)
     by_candidate = similarities.max(axis=0)[order]
+    closest = np.maximum.reduceat(by_candidate, starts)
     if mutual:
         counts = np.diff(np.append(starts, len(order)))
         forward = np.maximum.reduceat(similarities[:, order], starts, axis=1).mean(axis=0)
         backward = np.add.reduceat(by_candidate, starts) / counts
         similarity = ((forward + backward) / 2).astype(np.float32)
     else:
-        similarity = np.maximum.reduceat(by_candidate, starts)
+        similarity = closest
     best = np.empty(len(unique), dtype=np.int64)
     for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(order)], strict=True)):
         best[number] = order[start + int(np.argmax(by_candidate[start:end]))]
-    return GroupScores(unique, similarity, best)
+    return GroupScores(unique, similarity, best, closest)
 
 
 def spread(groups: Int64Array, most: int) -> Int64Array:

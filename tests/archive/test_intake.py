@@ -24,8 +24,8 @@ from cbmir_node.archive.header import read_header
 from cbmir_node.archive.store import Archive
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog, open_catalog
-from cbmir_node.catalog.group_commit import StoreOutcome
-from cbmir_node.errors import InvalidObjectError, OutOfSpaceError
+from cbmir_node.catalog.registration import StoreOutcome
+from cbmir_node.errors import ArchiveError, InvalidObjectError, OutOfSpaceError
 from cbmir_node.intake import Intake
 from tests.objects import make_object, write
 
@@ -206,6 +206,33 @@ def test_sending_an_object_again_mends_a_lost_or_damaged_file(
         (mended,) = paths(catalog)
         assert mended != path
         assert dcmread(intake.archive.path(mended)) == dcmread(file)
+
+
+def test_other_content_is_kept_when_the_first_file_is_lost(
+    intake: Intake, catalog: Catalog, tmp_path: Path
+) -> None:
+    """Whatever the policy: what is acknowledged must be in the archive in one version at least."""
+    first = make_object(SOPInstanceUID="1.2.3", StudyInstanceUID="1.2")
+    second = deepcopy(first)
+    second.SeriesDescription = "other content"
+    intake.accept_file(write(first, tmp_path / "1.dcm"))
+    (path,) = paths(catalog)
+    intake.archive.path(path).unlink()
+    assert intake.accept_file(write(second, tmp_path / "2.dcm")).outcome is StoreOutcome.REPLACED
+    assert list(intake.archive.files()) == paths(catalog)
+
+
+def test_others_see_that_objects_are_being_received(intake: Intake, tmp_path: Path) -> None:
+    beside = Archive(tmp_path / "archive")
+    assert beside.is_receiving()
+    intake.close()
+    assert not beside.is_receiving()
+
+
+def test_an_archive_that_should_be_there_is_not_made_anew(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match="mounted"):
+        Archive(tmp_path / "unmounted", create=False)
+    assert not (tmp_path / "unmounted").exists()
 
 
 def test_a_left_over_file_is_adopted_or_removed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +17,11 @@ from sqlalchemy import func, select
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog, open_catalog
-from cbmir_node.catalog.group_commit import GroupCommit, StoreOutcome
+from cbmir_node.catalog.group_commit import GroupCommit
 from cbmir_node.catalog.hierarchy import find
 from cbmir_node.catalog.models import InstalledModel, ModelRegistry
 from cbmir_node.catalog.records import InstanceRecord, make_record
+from cbmir_node.catalog.registration import StoreOutcome, register
 from cbmir_node.catalog.vector_lookup import VectorLookup
 from cbmir_node.catalog.vectors import FrameVectors, VectorRows, write_vectors
 from cbmir_node.catalog.work_queue import WorkQueue, count_states, lease_owners, release_leases
@@ -49,10 +51,10 @@ def model(catalog: Catalog) -> InstalledModel:
 
 
 def store(catalog: Catalog, *records: InstanceRecord, duplicates: Any = "keep") -> list[Any]:
-    commit = GroupCommit(catalog, duplicates=duplicates)
+    commit = GroupCommit(catalog)
     try:
         with ThreadPoolExecutor(8) as pool:
-            return list(pool.map(commit.commit, records))
+            return list(pool.map(lambda one: commit.commit(one, duplicates), records))
     finally:
         commit.close()
 
@@ -209,6 +211,80 @@ def test_a_new_model_takes_over_when_everything_is_embedded(
     assert switched is not None
     assert registry.active().version == "2"
     assert [m.state for m in registry.all()] == ["installed", "active"]
+
+
+def test_a_model_put_to_use_during_a_reception_misses_nothing(
+    catalog: Catalog, model: InstalledModel
+) -> None:
+    store(catalog, record())
+    registry = ModelRegistry(catalog)
+    newer = registry.add("1" * 64, "tiny", "2", {"embedding": 2})
+    using = threading.Thread(target=registry.use, args=(newer,))
+    with catalog.write() as connection:  # a reception that has looked which models are in use
+        register(connection, record(), "keep")
+        using.start()
+        using.join(0.5)
+    using.join()
+    assert count_states(catalog, newer.row)["pending"] == 2
+
+
+def test_a_model_that_fails_on_everything_does_not_take_over(
+    catalog: Catalog, model: InstalledModel
+) -> None:
+    store(catalog, record())
+    embed(catalog, model, (1, 0))
+    registry = ModelRegistry(catalog)
+    newer = registry.add("1" * 64, "tiny", "2", {"embedding": 2})
+    registry.use(newer)
+    queue = WorkQueue(catalog, "test/1", 60)
+    for claim in queue.claim(newer.row, 10):
+        queue.finish(claim, "failed", "no memory", 1)
+    assert registry.switch_if_ready() is None
+    assert registry.active() == model
+
+
+def test_an_old_claim_decides_nothing_about_a_replaced_instance(
+    catalog: Catalog, model: InstalledModel
+) -> None:
+    store(catalog, record("a", SOPInstanceUID="1.2"))
+    queue = WorkQueue(catalog, "test/1", 60)
+    (stale,) = queue.claim(model.row, 10)
+    store(catalog, record("b", SOPInstanceUID="1.2"), duplicates="replace")
+    frame = FrameVectors(1, {"embedding": np.ones(2, np.float32)})
+    queue.finish(stale, "failed", "its file is gone", 1)
+    write_vectors(catalog, [(stale, [frame])])
+    assert count_states(catalog, model.row) == {
+        "pending": 1,
+        "embedded": 0,
+        "no_pixels": 0,
+        "failed": 0,
+    }
+    assert count(catalog, schema.vectors) == 0
+
+
+def test_a_lost_claim_writes_nothing(catalog: Catalog, model: InstalledModel) -> None:
+    store(catalog, record())
+    (lost,) = WorkQueue(catalog, "slow/1", -1).claim(model.row, 10)
+    (held,) = WorkQueue(catalog, "quick/1", 60).claim(model.row, 10)
+    vectors = {owner: np.full(2, value, np.float32) for value, owner in enumerate((lost, held))}
+    for claim, vector in vectors.items():
+        write_vectors(catalog, [(claim, [FrameVectors(1, {"embedding": vector})])])
+    _, stored = VectorRows(catalog, model.row, "embedding", 2).added_after(0, 10)
+    assert stored.tolist() == [[1, 1]]
+
+
+def test_a_failure_of_a_file_that_was_mended_meanwhile_is_tried_again(
+    catalog: Catalog, model: InstalledModel
+) -> None:
+    first = record("a", SOPInstanceUID="1.2")
+    store(catalog, first)
+    queue = WorkQueue(catalog, "test/1", 60)
+    (claim,) = queue.claim(model.row, 10)
+    again = dataclasses.replace(first, path="another.dcm")
+    assert store(catalog, again, duplicates="mend")[0].unused_path == first.path
+    queue.finish(claim, "failed", "its file is gone", 1)
+    (retried,) = queue.claim(model.row, 10)
+    assert retried.path == "another.dcm"
 
 
 def test_lookup_joins_vectors_with_tags(catalog: Catalog, model: InstalledModel) -> None:

@@ -13,8 +13,8 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 
-from cbmir_node.catalog.group_commit import write_record
 from cbmir_node.catalog.records import make_record
+from cbmir_node.catalog.registration import register
 from cbmir_node.dicom.answers import make_answer
 from cbmir_node.dicom.transport import BoundedSocket
 from tests.conftest import needs_program
@@ -322,4 +322,4 @@ def many_studies(node: Node, count: int) -> None:
                 source="test",
                 received_at=time.time(),
             )
-            write_record(connection, record, "keep")
+            register(connection, record, "keep")

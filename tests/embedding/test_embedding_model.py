@@ -11,10 +11,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from cbmir_node.config import EmbeddingSettings
-from cbmir_node.embedding import providers
+from cbmir_node.embedding import providers, session
 from cbmir_node.embedding.contract import file_sha256
 from cbmir_node.embedding.session import EmbeddingModel
 from cbmir_node.errors import MissingPackageError, ModelError
+from cbmir_node.index import exact
 from tests.models import build_model
 
 CPU = EmbeddingSettings(provider="cpu", batch_size=3, threads=1)
@@ -53,8 +54,8 @@ def test_the_batch_size_does_not_change_the_answer(tmp_path):
 def test_probabilities_are_the_softmax_and_codes_the_sign_bits(tmp_path):
     path = build_model(tmp_path / "m.onnx")
     inputs = pictures(5)
-    session = providers.create_session(str(path), cuda=False)
-    logits, code = session.run(["logits", "code"], {"image": inputs})
+    network = providers.create_session(str(path), cuda=False)
+    logits, code = network.run(["logits", "code"], {"image": inputs})
     found = EmbeddingModel.load(path, CPU).embed(inputs)
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(found.probabilities, expected, rtol=1e-5)
@@ -94,6 +95,16 @@ def test_wrong_input_and_non_finite_vectors_are_model_errors(tmp_path):
         model.embed(pictures(1, size=16))
     with pytest.raises(ModelError, match="non-finite 'embedding'"):
         model.embed(np.full((1, 1, 32, 32), np.nan, np.float32))
+
+
+def test_vectors_that_no_index_takes_are_model_errors(tmp_path):
+    model = EmbeddingModel.load(build_model(tmp_path / "m.onnx"), CPU)
+    at_one = model.embed(pictures(1)).spaces["embedding"]
+    scale = 1e15 / np.abs(at_one).max()
+    assert model.embed(pictures(1) * np.float32(0.99 * scale)).spaces["embedding"].any()
+    with pytest.raises(ModelError, match=r"'embedding' values, or some beyond ±1e\+15"):
+        model.embed(pictures(1) * np.float32(1.01 * scale))
+    assert session.LARGEST_VALUE == exact.LARGEST_VALUE  # two packages that know not each other
 
 
 def test_a_file_that_is_no_model(tmp_path):

@@ -19,11 +19,10 @@ import pytest
 from pydicom.uid import CTImageStorage, generate_uid
 from sqlalchemy import Connection, func, select
 
-from cbmir_node.archive.header import read_header
-from cbmir_node.archive.store import Archive, dataset_sha256
+from cbmir_node.archive.store import Archive
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog, open_catalog
-from cbmir_node.catalog.group_commit import StoreOutcome
+from cbmir_node.catalog.registration import StoreOutcome
 from cbmir_node.catalog.vector_lookup import VectorLookup
 from cbmir_node.catalog.work_queue import count_states
 from cbmir_node.config import DicomSettings, Settings
@@ -93,8 +92,7 @@ def assert_kept_once(stores: Stores, acknowledged: list[str]) -> None:
     assert set(acknowledged) <= {row.sop_instance_uid for row in rows}
     assert sorted(row.path for row in rows) == sorted(stores.archive.files())
     for row in rows:
-        file = stores.archive.path(row.path)
-        assert dataset_sha256(file, read_header(file, []).dataset_offset) == row.content_sha256
+        assert stores.archive.content_sha256(row.path) == row.content_sha256
     assert set(vectors_of_each(stores).values()) == {1}
     cache = open_search(stores, writable=False).active_cache()
     cache.catch_up()
@@ -349,14 +347,14 @@ def test_an_unexpected_error_fails_its_object_and_nothing_else(
 
     intake = Intake(Archive(tmp_path / "archive"), catalog)
     good, bad = make_object(), make_object()
-    original = group_commit.write_record
+    original = group_commit.register
 
-    def write_record(connection: Connection, record: object, duplicates: object) -> object:
+    def register(connection: Connection, record: object, duplicates: object) -> object:
         if record.sop_instance_uid == bad.SOPInstanceUID:  # type: ignore[attr-defined]
             raise ValueError("nobody thought of this")
         return original(connection, record, duplicates)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(group_commit, "write_record", write_record)
+    monkeypatch.setattr(group_commit, "register", register)
     with pytest.raises(CatalogError, match="nobody thought of this"):
         accept_in_time(intake, write(bad, tmp_path / "bad.dcm"))
     accept_in_time(intake, write(good, tmp_path / "good.dcm"))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import multiprocessing.resource_tracker
+import multiprocessing.spawn
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -18,7 +21,12 @@ import pytest
 from pydicom import dcmread
 
 from cbmir_node.config import ImagingSettings
-from cbmir_node.errors import DecoderDiedError, NoPixelsError, PixelError
+from cbmir_node.errors import (
+    DecoderDiedError,
+    DecoderUnavailableError,
+    NoPixelsError,
+    PixelError,
+)
 from cbmir_node.imaging.decoder_process import DecoderProcess
 from cbmir_node.imaging.network_input import Preprocessing, network_input
 from cbmir_node.imaging.pictures import pictures
@@ -140,6 +148,31 @@ def test_a_child_that_died_between_two_objects(decoder, good):
     assert is_gone(child())
     with pytest.raises(DecoderDiedError, match="signal 9"):
         decoder.decode(good, PREPROCESSING)
+    assert len(decoder.decode(good, PREPROCESSING)) == 5
+
+
+def test_a_child_that_cannot_start_is_no_error_of_the_object(decoder, good, monkeypatch):
+    multiprocessing.resource_tracker.ensure_running()  # is spawned by the same executable
+    monkeypatch.setattr(multiprocessing.spawn, "_python_exe", b"/bin/false")
+    for _ in range(2):
+        with pytest.raises(DecoderUnavailableError, match="does not start: it ended with exit cod"):
+            decoder.decode(good, PREPROCESSING)
+    monkeypatch.undo()
+    assert len(decoder.decode(good, PREPROCESSING)) == 5
+
+
+def test_neither_is_a_lack_of_file_descriptors(decoder, good):
+    multiprocessing.resource_tracker.ensure_running()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    for spare in range(4):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + spare, limits[1]))
+        try:
+            with pytest.raises(DecoderUnavailableError, match="Too many open files"):
+                decoder.decode(good, PREPROCESSING)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert len(decoder.decode(good, PREPROCESSING)) == 5
 
 

@@ -42,6 +42,7 @@ BROKEN = {
     "nested_priv_SQ.dcm": "BitsAllocated is missing",
     "JPEG2000Lossless/966.dcm": "opj_decode",
     "no-header_explicit(two-pass).dcm": "no transfer syntax",
+    "ZeissOCT-cfind-query.dcm": "neither a SOP class nor Pixel Data",
     "GH340.dcm": "no transfer syntax",
     "PrivateMDNTags.dcm": "no transfer syntax",
     "TransferSyntaxes/1.2.840.10008.1.2.dcm": "no transfer syntax",

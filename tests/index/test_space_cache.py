@@ -307,3 +307,32 @@ def test_disagreements_are_listed_and_repaired(tmp_path):
     assert cache.disagreements() == []
     assert_equal(cache, source)
     assert_equal(opened(tmp_path, source, writable=False), source)
+
+
+def test_a_damaged_vector_keeps_no_other_from_being_found(tmp_path, caplog):
+    source = Catalogue()
+    source.add(30)
+    cache = opened(tmp_path, source)
+    source.add(6)
+    rows = sorted(source.present)
+    damaged = {rows[-5]: np.nan, rows[-4]: np.inf, rows[-2]: 1e20}
+    for row, value in damaged.items():
+        source.present[row] = np.array([1, value, 0], np.float32)
+    with caplog.at_level(logging.WARNING):
+        cache.catch_up()
+        cache.rebuild()
+    (warning,) = caplog.messages
+    assert "3 vectors are damaged" in warning
+    assert f"row {rows[-5]}" in warning
+    assert cache.disagreements() == [Disagreement(row, "not in the index") for row in damaged]
+    asked = np.array(rows, dtype=np.int64)
+    assert asked[~cache.holds(asked)].tolist() == list(damaged)
+    source.present = {row: v for row, v in source.present.items() if row not in damaged}
+    source.removals += damaged
+    cache.catch_up()
+    assert cache.disagreements() == []
+    assert_equal(cache, source)
+    assert_equal(opened(tmp_path, source), source)
+    damaged_later = min(source.present)
+    source.present[damaged_later] = np.array([np.inf, 0, 0], np.float32)
+    assert cache.disagreements() == [Disagreement(damaged_later, "another vector")]

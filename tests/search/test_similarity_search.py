@@ -15,11 +15,13 @@ from cbmir_node.catalog.vectors import FrameVectors, write_vectors
 from cbmir_node.catalog.work_queue import WorkQueue
 from cbmir_node.config import IndexSettings, SearchSettings
 from cbmir_node.errors import (
+    CatalogError,
     NoExampleError,
     NotEmbeddedError,
     QueryError,
     UnknownExampleError,
 )
+from cbmir_node.search import pipeline
 from cbmir_node.search.engine import SimilaritySearch
 from cbmir_node.search.query import Example, SimilarityLevel, SimilarityQuery
 from tests.catalog.test_catalog import record, store
@@ -166,6 +168,100 @@ def test_many_images_of_one_study_do_not_crowd_out_others(archive: Archive) -> N
     assert len(archive.ask("1.1", k=7)) == 7
 
 
+def test_a_giant_study_neither_hides_others_nor_costs_memory(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.add("1.1", 0)
+    archive.add("1.2", *np.linspace(1, 2, 20))
+    for number in range(3, 36):
+        archive.add(f"1.{number}", 4 * number)
+    whole = archive.ask("1.1", k=9)
+    assert [uid for uid, _ in whole] == [f"1.{number}" for number in range(2, 11)]
+    reaches = []
+    cache = archive.search.active_cache()
+    search = cache.search
+
+    def spy(queries: Any, k: int, **filters: Any) -> Any:
+        reaches.append(len(queries) * k)
+        return search(queries, k, **filters)
+
+    monkeypatch.setattr(cache, "search", spy)
+    monkeypatch.setattr(pipeline, "_NEIGHBOURS_AT_ONCE", 8)
+    assert archive.ask("1.1", k=9) == whole
+    assert set(reaches) == {8}
+    # once all are set aside the search ends, however few there are
+    assert len(archive.ask("1.1", k=200)) == 34
+    assert len(archive.ask("1.1", k=30, filters={"PatientID": "patient of *"})) == 30
+
+
+def test_few_candidates_are_compared_without_the_index(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(1, 36):
+        archive.add(f"1.{number}", number, Modality="XA" if number in (20, 30) else "CT")
+    cache = archive.search.active_cache()
+    monkeypatch.setattr(cache, "search", lambda *_, **__: pytest.fail("the index was searched"))
+    assert [uid for uid, _ in archive.ask("1.1", filters={"Modality": "XA"})] == ["1.20", "1.30"]
+    assert [uid for uid, _ in archive.ask("1.20", filters={"Modality": "XA"})] == ["1.30"]
+    assert len(archive.ask("1.1", k=20)) == 20  # fewer studies than are ranked anyway
+
+
+def test_the_matched_image_is_the_best_over_all_examples(archive: Archive) -> None:
+    archive.add("1.1", 0)
+    archive.add("1.2", 90)
+    archive.add("1.3", 20, 89)
+    (match,) = archive.search.answer(
+        SimilarityQuery([Example("STUDY", "1.1"), Example("STUDY", "1.2")])
+    ).matches
+    assert (match.matched_sop_instance_uid, match.label) == ("1.3.1.2", "89")
+
+
+def test_age_limits_count_as_people_do(archive: Archive) -> None:
+    archive.add("1.1", 0)
+    archive.add("1.2", 1, PatientAge="006M")
+    archive.add("1.3", 2, PatientAge="008M")
+    born = {"PatientAge": "", "PatientBirthDate": "20010101"}
+    archive.add("1.4", 3, StudyDate="20020101", **born)
+    archive.add("1.5", 4, StudyDate="20021231", **born)
+    archive.add("1.6", 5, StudyDate="20030101", **born)
+
+    def found(**limits: float) -> list[str]:
+        return [uid for uid, _ in archive.ask("1.1", **limits)]
+
+    assert found(minimum_age=0, maximum_age=0.5) == ["1.2"]
+    assert found(minimum_age=0, maximum_age=0) == ["1.2", "1.3"]
+    assert found(minimum_age=1, maximum_age=1) == ["1.4", "1.5"]
+    assert found(minimum_age=2, maximum_age=2) == ["1.6"]
+
+
+def test_a_damaged_vector_is_no_candidate(archive: Archive) -> None:
+    archive.add("1.1", 0)
+    archive.add("1.2", 5, 6)
+    archive.add("1.3", np.nan)
+    assert [uid for uid, _ in archive.ask("1.1")] == ["1.2"]
+
+
+def test_a_catalogue_that_keeps_changing_is_named(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.add("1.1", 0)
+    archive.add("1.2", 5)
+    cache = archive.search.active_cache()
+    vectors, failures = cache.vectors, iter([True, True, False])
+
+    def gone(ids: Any) -> Any:
+        if next(failures, True):
+            raise KeyError(int(ids[0]))
+        monkeypatch.undo()
+        return vectors(ids)
+
+    monkeypatch.setattr(cache, "vectors", gone)
+    assert len(archive.ask("1.1")) == 1  # at the third attempt
+    monkeypatch.setattr(cache, "vectors", gone)
+    with pytest.raises(CatalogError, match="ask again"):
+        archive.ask("1.1")
+
+
 def test_new_vectors_are_found_at_once(archive: Archive) -> None:
     archive.add("1.1", 0)
     assert archive.ask("1.1") == []
@@ -177,13 +273,31 @@ def test_a_file_is_an_example_too(archive: Archive) -> None:
     archive.add("1.1", 0)
     archive.add("1.2", 90)
     vectors = np.asarray([[0.0, 2.0]], np.float32)
-    query = SimilarityQuery([Example("IMAGE", "upload", vectors)])
+    query = SimilarityQuery([Example("IMAGE", "upload", vectors, archive.model.sha256)])
     matches = archive.search.answer(query).matches
     assert [match.matched_sop_instance_uid for match in matches] == ["1.2.1.1", "1.1.1.1"]
     assert matches[0].label == "90"
-    wrong = SimilarityQuery([Example("IMAGE", "upload", np.zeros((1, 3), np.float32))])
+    wrong = SimilarityQuery([Example("IMAGE", "upload", vectors, "1" * 64)])
     with pytest.raises(QueryError, match="another model"):
         archive.search.answer(wrong)
+
+
+def test_a_files_own_study_and_patient_are_left_out(archive: Archive) -> None:
+    archive.add("1.1", 0, PatientID="P")
+    archive.add("1.2", 1, PatientID="P")
+    archive.add("1.3", 2, PatientID="Q")
+    archive.add("1.4", 3, PatientID="P", IssuerOfPatientID="another hospital")
+    vectors = np.asarray([[1.0, 0.0]], np.float32)
+
+    def found(study: str, patient: str, **query: Any) -> list[str]:
+        example = Example("IMAGE", "file", vectors, archive.model.sha256, study, patient)
+        matches = archive.search.answer(SimilarityQuery([example], **query)).matches
+        return [match.matched_sop_instance_uid.removesuffix(".1.1") for match in matches]
+
+    assert found("1.1", "id:P\\") == ["1.3", "1.4"]
+    assert found("1.1", "id:P\\", exclude_same_patient=False) == ["1.2", "1.3", "1.4"]
+    assert found("1.9", "id:P\\") == ["1.3", "1.4"]  # a new study of a known patient
+    assert found("1.9", "study:1.9") == ["1.1", "1.2", "1.3", "1.4"]
 
 
 def test_questions_without_an_answer_say_why(archive: Archive) -> None:

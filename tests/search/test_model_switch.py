@@ -1,0 +1,99 @@
+"""The index of the model that is about to answer is ready before it does."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cbmir_node.catalog.database import Catalog
+from cbmir_node.catalog.models import InstalledModel, ModelRegistry
+from cbmir_node.catalog.vectors import FrameVectors, write_vectors
+from cbmir_node.catalog.work_queue import WorkQueue
+from cbmir_node.config import IndexSettings, SearchSettings
+from cbmir_node.index import SpaceCache
+from cbmir_node.search import engine
+from cbmir_node.search.engine import SimilaritySearch
+from cbmir_node.search.query import Example, SimilarityQuery
+from tests.catalog.test_catalog import record, store
+
+QUERY = SimilarityQuery([Example("STUDY", "1.1")])
+
+
+class Node:
+    """Two studies, two models; `search` may write snapshots."""
+
+    def __init__(self, catalog: Catalog, folder: Path) -> None:
+        self.catalog, self.folder = catalog, folder
+        self.registry = ModelRegistry(catalog)
+        self.old = self.registry.add("a" * 64, "tiny", "1", {"embedding": 2})
+        self.new = self.registry.add("b" * 64, "tiny", "2", {"embedding": 3})
+        self.registry.use(self.old)
+        store(catalog, record(StudyInstanceUID="1.1"), record(StudyInstanceUID="1.2"))
+        self.embed(self.old)
+        self.search = SimilaritySearch(
+            catalog, folder, SearchSettings(), IndexSettings(), writable=True
+        )
+
+    def embed(self, model: InstalledModel) -> None:
+        claims = WorkQueue(self.catalog, "t/1", 60).claim(model.row, 10)
+        frame = FrameVectors(1, {"embedding": np.ones(model.spaces["embedding"], np.float32)})
+        write_vectors(self.catalog, [(claim, [frame]) for claim in claims])
+
+
+@pytest.fixture
+def node(catalog: Catalog, tmp_path: Path) -> Node:
+    return Node(catalog, tmp_path / "index")
+
+
+def test_the_next_index_is_open_before_the_switch_and_the_old_one_is_freed(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert node.search.answer(QUERY).model == "tiny:1"
+    keep = node.folder / "not a digest"
+    keep.mkdir()
+    node.registry.use(node.new)
+    node.embed(node.new)
+    node.search.maintain()
+    old, opened = node.search.cache(node.old, "cosine"), []
+    monkeypatch.setattr(engine.SpaceCache, "open", lambda *_, **__: opened.append(1))
+    assert node.registry.switch_if_ready() is not None
+    assert node.search.answer(QUERY).model == "tiny:2"
+    assert opened == []
+    monkeypatch.undo()
+    assert {path.name for path in node.folder.iterdir()} == {"a" * 64, "b" * 64, keep.name}
+    node.search.maintain()
+    assert {path.name for path in node.folder.iterdir()} == {"b" * 64, keep.name}
+    assert node.search.answer(QUERY).model == "tiny:2"
+    assert node.search.cache(node.old, "cosine") is not old
+
+
+def test_queries_go_on_while_another_index_is_opened(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.search.answer(QUERY)
+    node.registry.use(node.new)
+    opening, may_end = threading.Event(), threading.Event()
+    original = SpaceCache.open
+
+    def slow(*arguments: Any, **options: Any) -> SpaceCache:
+        opening.set()
+        assert may_end.wait(60)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(engine.SpaceCache, "open", slow)
+    maintenance = threading.Thread(target=node.search.maintain, daemon=True)
+    maintenance.start()
+    assert opening.wait(60)
+    asked = threading.Thread(target=node.search.answer, args=[QUERY], daemon=True)
+    asked.start()
+    asked.join(60)
+    answered = not asked.is_alive()
+    may_end.set()
+    maintenance.join(60)
+    asked.join(60)
+    assert answered
+    assert not maintenance.is_alive()
