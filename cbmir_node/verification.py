@@ -77,15 +77,19 @@ class Verification:
         self._stores = stores
         self._receiving = stores.archive.is_receiving()
 
-    def findings(self, *, deep: bool = False) -> list[Finding]:
+    def findings(
+        self, *, deep: bool = False, on_checked: Callable[[int], None] = lambda _: None
+    ) -> list[Finding]:
         """Return every disagreement.
 
         Parameters
         ----------
         deep : bool
             Read every file and compare its content's digest.
+        on_checked : callable
+            Called with the number of instances whose files were looked at since the last call.
         """
-        found = [*self._archive(deep=deep)]
+        found = [*self._archive(deep=deep, on_checked=on_checked)]
         for model in self._stores.registry.in_use():
             found += self._vectors(model)
         if any(model.state == "active" for model in self._stores.registry.in_use()):
@@ -115,7 +119,7 @@ class Verification:
             return False
         return True
 
-    def _archive(self, *, deep: bool) -> Iterator[Finding]:
+    def _archive(self, *, deep: bool, on_checked: Callable[[int], None]) -> Iterator[Finding]:
         # files first: what is acknowledged in between has a row by the time rows are read
         files = set(self._stores.archive.files())
         rows = {row.path: row for row in consistency.stored_instances(self._stores.catalog)}
@@ -123,6 +127,7 @@ class Verification:
             if not self._may_be_on_its_way(path):
                 yield Finding("file without a row", path)
         for path, row in rows.items():
+            on_checked(1)
             file = self._stores.archive.path(path)
             if path not in files and not file.exists():
                 yield Finding("row without its file", row.sop_instance_uid, row.instance)

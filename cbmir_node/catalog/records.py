@@ -16,6 +16,7 @@ _AGE = re.compile(r"(\d{1,3})([DWMY])")
 _UNITS_PER_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12, "Y": 1}
 _NOT_REPRESENTATIVE = frozenset({"LOCALIZER", "SCOUT", "DERIVED"})
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_LONGEST_TEXT = 1024  # no VR kept here is longer, and PostgreSQL indexes no value of several kB
 
 RECORD_KEYWORDS: tuple[str, ...] = tuple(key.keyword for key in KEYS)
 """What must be read from an object to make its record."""
@@ -118,7 +119,8 @@ def attribute_text(dataset: Dataset, keyword: str) -> str:
     if dictionary_VR(keyword) == "PN":
         text = "=".join(group.rstrip("^ ") for group in text.split("="))  # PS3.5 6.2.1.1
     # PostgreSQL stores no NUL, and no encoding knows lone surrogates
-    return text.replace("\0", "").strip(" ").encode("utf-8", "replace").decode("utf-8")
+    text = text.replace("\0", "").strip(" ").encode("utf-8", "replace").decode("utf-8")
+    return text[:_LONGEST_TEXT]
 
 
 def patient_identity(attributes: dict[Level, dict[str, str]]) -> str:

@@ -66,6 +66,7 @@ def resolve(example: Example, lookup: VectorLookup, cache: SpaceCache) -> Resolv
     if not rows:
         raise UnknownExampleError(f"the node has no {group} {example.uid}")
     places = lookup.in_groups(group, rows)
+    places = places.take(cache.holds(places.vector))  # a damaged vector is in no index
     if not len(places):
         raise NotEmbeddedError(
             f"{group} {example.uid} has no vector: it is pending, failed or without pixels; "

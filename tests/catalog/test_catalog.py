@@ -86,6 +86,11 @@ def test_many_threads_store_one_hierarchy_once(catalog: Catalog) -> None:
     assert [count(catalog, table) for table in tables] == [1, 1, 1, 60]
 
 
+def test_absurdly_long_values_are_cut(catalog: Catalog) -> None:
+    endless = record(PatientID="9" * 9000, AccessionNumber="A" * 9000)
+    assert store(catalog, endless)[0].outcome is StoreOutcome.STORED
+
+
 def test_two_writers_agree_on_patients_and_studies(catalog: Catalog) -> None:
     shared_study = {"PatientID": "P1", "StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.4"}
     writers = [GroupCommit(catalog), GroupCommit(catalog)]
