@@ -12,8 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
-from cbmir_node.catalog.statistics import count_objects
-from cbmir_node.catalog.work_queue import count_states
+from cbmir_node.catalog.statistics import count_objects, count_states
 from cbmir_node.config import Settings
 from cbmir_node.dicom.server import DicomServer
 from cbmir_node.errors import CbmirError, ConfigurationError

@@ -19,7 +19,8 @@ from pydicom import dcmread
 from sqlalchemy import func, select
 
 from cbmir_node.catalog import schema
-from cbmir_node.catalog.work_queue import WorkQueue, count_states
+from cbmir_node.catalog.statistics import count_states
+from cbmir_node.catalog.work_queue import WorkQueue
 from cbmir_node.config import Settings
 from cbmir_node.errors import DecoderUnavailableError, ModelError
 from cbmir_node.node import open_search

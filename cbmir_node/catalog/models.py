@@ -14,7 +14,7 @@ from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.locks import Lock, hold
 from cbmir_node.catalog.upsert import find_or_insert
-from cbmir_node.catalog.work_queue import request_missing_work
+from cbmir_node.catalog.work_requests import request_missing_work
 from cbmir_node.errors import ModelError
 
 ModelState = Literal["active", "next", "installed"]

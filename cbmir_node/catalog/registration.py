@@ -14,7 +14,7 @@ from cbmir_node.catalog import schema
 from cbmir_node.catalog.records import InstanceRecord
 from cbmir_node.catalog.upsert import find_or_insert
 from cbmir_node.catalog.vectors import remove_vectors
-from cbmir_node.catalog.work_queue import request_work, reset_work
+from cbmir_node.catalog.work_requests import request_work, reset_work
 
 Duplicates = Literal["keep", "replace", "mend"]
 """What wins when a known SOP Instance UID arrives again: ``keep`` the first content, ``replace`` it

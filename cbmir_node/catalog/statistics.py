@@ -1,11 +1,13 @@
-"""How much the catalogue holds."""
+"""How much the catalogue holds, and how far the embedding of it is."""
 
 from __future__ import annotations
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
+
+_work = schema.work.c
 
 
 def count_objects(catalog: Catalog) -> dict[str, int]:
@@ -27,3 +29,57 @@ def has_instances(catalog: Catalog) -> bool:
     """Tell whether the catalogue names any object."""
     with catalog.read() as connection:
         return connection.execute(select(schema.instances.c.id).limit(1)).first() is not None
+
+
+def count_states(catalog: Catalog, model: int) -> dict[str, int]:
+    """Return how many instances are in each state for a model."""
+    wanted = ("pending", "embedded", "no_pixels", "failed")
+    with catalog.read() as connection:
+        row = connection.execute(
+            select(
+                *(
+                    func.sum(case((_work.state == state, 1), else_=0)).label(state)
+                    for state in wanted
+                )
+            ).where(_work.model == model)
+        ).one()
+    return {state: int(getattr(row, state) or 0) for state in wanted}
+
+
+def count_requested_again(catalog: Catalog, model: int) -> int:
+    """Return how many instances still wait of a request for everything that was interrupted.
+
+    They had an outcome before. Where another instance's outcome is older than their request, only
+    some were requested again, by a repair or because they had failed: that is 0.
+    """
+    waiting = (_work.model == model) & (_work.state == "pending") & _work.finished_at.is_not(None)
+    since = select(func.min(_work.requested_at)).where(waiting).scalar_subquery()
+    untouched = select(func.count()).where(
+        _work.model == model, _work.state != "pending", _work.finished_at < since
+    )
+    with catalog.read() as connection:
+        if connection.execute(untouched).scalar_one():
+            return 0
+        return int(connection.execute(select(func.count()).where(waiting)).scalar_one())
+
+
+def count_pending(catalog: Catalog, model: int, until: float) -> int:
+    """Return how many instances wait that were requested up to a moment, seconds since 1970."""
+    query = select(func.count()).where(
+        _work.model == model, _work.state == "pending", _work.requested_at <= until
+    )
+    with catalog.read() as connection:
+        return int(connection.execute(query).scalar_one())
+
+
+def failures(catalog: Catalog, model: int, limit: int = 100) -> list[tuple[str, str, str]]:
+    """Return (SOP Instance UID, state, reason) of instances without a vector, failed ones first."""
+    with catalog.read() as connection:
+        rows = connection.execute(
+            select(schema.instances.c.sop_instance_uid, _work.state, _work.reason)
+            .join(schema.instances, schema.instances.c.id == _work.instance)
+            .where(_work.model == model, _work.state.in_(("failed", "no_pixels")))
+            .order_by(_work.state, schema.instances.c.id)
+            .limit(limit)
+        ).all()
+    return [(row.sop_instance_uid, row.state, row.reason) for row in rows]

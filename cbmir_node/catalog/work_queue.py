@@ -12,13 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
-    and_,
-    case,
-    func,
-    insert,
-    literal,
     or_,
     select,
     update,
@@ -26,13 +20,10 @@ from sqlalchemy import (
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.locks import Lock, hold
-from cbmir_node.catalog.upsert import insert_unless_present
 
 WorkState = Literal["pending", "embedded", "no_pixels", "failed"]
 
 _work = schema.work.c
-_LIVE_STATES = ("active", "next")
 
 
 @dataclass(frozen=True)
@@ -51,41 +42,6 @@ class Claim:
     sop_instance_uid: str
     path: str
     attempts: int
-
-
-def request_work(connection: Connection, instance: int, now: float) -> None:
-    """Queue a new instance for every model in use, in the caller's transaction."""
-    hold(connection, Lock.MODELS_IN_USE, shared=True)
-    models = connection.execute(
-        select(schema.models.c.id).where(schema.models.c.state.in_(_LIVE_STATES))
-    ).scalars()
-    rows = [
-        {"instance": instance, "model": model, "state": "pending", "requested_at": now}
-        for model in models
-    ]
-    insert_unless_present(connection, schema.work, rows)
-
-
-def request_missing_work(connection: Connection, model: int, now: float) -> None:
-    """Queue every instance that `model` has never been asked to embed."""
-    missing = (
-        select(
-            schema.instances.c.id,
-            literal(model),
-            literal("pending"),
-            literal(now),
-        )
-        .select_from(
-            schema.instances.outerjoin(
-                schema.work,
-                and_(_work.instance == schema.instances.c.id, _work.model == model),
-            )
-        )
-        .where(_work.instance.is_(None))
-    )
-    connection.execute(
-        insert(schema.work).from_select(["instance", "model", "state", "requested_at"], missing)
-    )
 
 
 class WorkQueue:
@@ -261,84 +217,3 @@ def set_state(
         .where(_work.model == model, _work.instance.in_(list(instances)))
         .values(**values)
     )
-
-
-def request_again(catalog: Catalog, model: int, states: Sequence[WorkState]) -> None:
-    """Queue all instances in these states anew.
-
-    Their vectors stay in use until the new ones replace them.
-    """
-    now = time.time()
-    with catalog.write() as connection:
-        request_missing_work(connection, model, now)
-        reset_work(connection, (_work.model == model) & _work.state.in_(list(states)), now)
-
-
-def reset_work(connection: Connection, which: ColumnElement[bool], now: float) -> None:
-    """Make work rows pending as if they were new, in the caller's transaction."""
-    connection.execute(
-        update(schema.work)
-        .where(which)
-        .values(
-            state="pending",
-            reason="",
-            attempts=0,
-            requested_at=now,
-            lease_owner=None,
-            lease_until=None,
-        )
-    )
-
-
-def count_states(catalog: Catalog, model: int) -> dict[str, int]:
-    """Return how many instances are in each state for a model."""
-    wanted = ("pending", "embedded", "no_pixels", "failed")
-    with catalog.read() as connection:
-        row = connection.execute(
-            select(
-                *(
-                    func.sum(case((_work.state == state, 1), else_=0)).label(state)
-                    for state in wanted
-                )
-            ).where(_work.model == model)
-        ).one()
-    return {state: int(getattr(row, state) or 0) for state in wanted}
-
-
-def count_requested_again(catalog: Catalog, model: int) -> int:
-    """Return how many instances still wait of a request for everything that was interrupted.
-
-    They had an outcome before. Where another instance's outcome is older than their request, only
-    some were requested again, by a repair or because they had failed: that is 0.
-    """
-    waiting = (_work.model == model) & (_work.state == "pending") & _work.finished_at.is_not(None)
-    since = select(func.min(_work.requested_at)).where(waiting).scalar_subquery()
-    untouched = select(func.count()).where(
-        _work.model == model, _work.state != "pending", _work.finished_at < since
-    )
-    with catalog.read() as connection:
-        if connection.execute(untouched).scalar_one():
-            return 0
-        return int(connection.execute(select(func.count()).where(waiting)).scalar_one())
-
-
-def count_pending(catalog: Catalog, model: int, until: float) -> int:
-    """Return how many instances wait that were requested up to a moment, seconds since 1970."""
-    query = select(func.count()).where(
-        _work.model == model, _work.state == "pending", _work.requested_at <= until
-    )
-    with catalog.read() as connection:
-        return int(connection.execute(query).scalar_one())
-
-
-def failures(catalog: Catalog, model: int, limit: int = 100) -> list[tuple[str, str, str]]:
-    """Return (SOP Instance UID, state, reason) of instances without a vector, failed ones first."""
-    with catalog.read() as connection:
-        rows = connection.execute(
-            select(schema.instances.c.sop_instance_uid, _work.state, _work.reason)
-            .join(schema.instances, schema.instances.c.id == _work.instance)
-            .where(_work.model == model, _work.state.in_(("failed", "no_pixels")))
-            .order_by(_work.state, schema.instances.c.id)
-            .limit(limit)
-        ).all()
-    return [(row.sop_instance_uid, row.state, row.reason) for row in rows]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cbmir_node.catalog.work_queue import count_states
+from cbmir_node.catalog.statistics import count_states
 from cbmir_node.cli.options import as_json, print_json, print_table, settings_options
 from cbmir_node.config import Settings
 from cbmir_node.embedding.session import EmbeddingModel

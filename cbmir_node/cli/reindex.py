@@ -6,12 +6,8 @@ import time
 
 import click
 
-from cbmir_node.catalog.work_queue import (
-    count_pending,
-    count_requested_again,
-    count_states,
-    request_again,
-)
+from cbmir_node.catalog.statistics import count_pending, count_requested_again, count_states
+from cbmir_node.catalog.work_requests import request_again
 from cbmir_node.cli.options import settings_options
 from cbmir_node.config import Settings
 from cbmir_node.stores import Stores, open_stores

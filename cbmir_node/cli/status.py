@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cbmir_node.catalog.statistics import count_objects
-from cbmir_node.catalog.work_queue import count_states, failures
+from cbmir_node.catalog.statistics import count_objects, count_states, failures
 from cbmir_node.cli.options import as_json, print_json, print_table, settings_options
 from cbmir_node.config import Settings
 from cbmir_node.node import is_node_running

@@ -22,9 +22,10 @@ from cbmir_node.catalog.hierarchy import find
 from cbmir_node.catalog.models import InstalledModel, ModelRegistry
 from cbmir_node.catalog.records import InstanceRecord, make_record
 from cbmir_node.catalog.registration import StoreOutcome, register
+from cbmir_node.catalog.statistics import count_states
 from cbmir_node.catalog.vector_lookup import VectorLookup
 from cbmir_node.catalog.vectors import FrameVectors, VectorRows, write_vectors
-from cbmir_node.catalog.work_queue import WorkQueue, count_states, lease_owners, release_leases
+from cbmir_node.catalog.work_queue import WorkQueue, lease_owners, release_leases
 from cbmir_node.errors import CatalogError, ConfigurationError, QueryError
 from tests.objects import make_object
 

@@ -1,0 +1,77 @@
+"""Puts instances into the work queue: new ones, those a model has missed, and all of them again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, Connection, and_, insert, literal, select, update
+
+from cbmir_node.catalog import schema
+from cbmir_node.catalog.database import Catalog
+from cbmir_node.catalog.locks import Lock, hold
+from cbmir_node.catalog.upsert import insert_unless_present
+from cbmir_node.catalog.work_queue import WorkState
+
+_work = schema.work.c
+_MODELS_IN_USE = select(schema.models.c.id).where(schema.models.c.state.in_(("active", "next")))
+
+
+def request_work(connection: Connection, instance: int, now: float) -> None:
+    """Queue a new instance for every model in use, in the caller's transaction."""
+    hold(connection, Lock.MODELS_IN_USE, shared=True)
+    models = connection.execute(_MODELS_IN_USE).scalars()
+    rows = [
+        {"instance": instance, "model": model, "state": "pending", "requested_at": now}
+        for model in models
+    ]
+    insert_unless_present(connection, schema.work, rows)
+
+
+def request_missing_work(connection: Connection, model: int, now: float) -> None:
+    """Queue every instance that `model` has never been asked to embed."""
+    missing = (
+        select(
+            schema.instances.c.id,
+            literal(model),
+            literal("pending"),
+            literal(now),
+        )
+        .select_from(
+            schema.instances.outerjoin(
+                schema.work,
+                and_(_work.instance == schema.instances.c.id, _work.model == model),
+            )
+        )
+        .where(_work.instance.is_(None))
+    )
+    connection.execute(
+        insert(schema.work).from_select(["instance", "model", "state", "requested_at"], missing)
+    )
+
+
+def request_again(catalog: Catalog, model: int, states: Sequence[WorkState]) -> None:
+    """Queue all instances in these states anew.
+
+    Their vectors stay in use until the new ones replace them.
+    """
+    now = time.time()
+    with catalog.write() as connection:
+        request_missing_work(connection, model, now)
+        reset_work(connection, (_work.model == model) & _work.state.in_(list(states)), now)
+
+
+def reset_work(connection: Connection, which: ColumnElement[bool], now: float) -> None:
+    """Make work rows pending as if they were new, in the caller's transaction."""
+    connection.execute(
+        update(schema.work)
+        .where(which)
+        .values(
+            state="pending",
+            reason="",
+            attempts=0,
+            requested_at=now,
+            lease_owner=None,
+            lease_until=None,
+        )
+    )
