@@ -12,7 +12,7 @@ import numpy as np
 
 from cbmir_node.archive.header import read_header
 from cbmir_node.catalog.vectors import FrameVectors
-from cbmir_node.cli.options import dicom_files, settings_options
+from cbmir_node.cli.options import dicom_files, on_terminal, settings_options
 from cbmir_node.config import Settings
 from cbmir_node.embedding.session import EmbeddingModel
 from cbmir_node.embedding.store import shipped_model
@@ -84,7 +84,7 @@ def _embed_all(
     skipped = 0
     with (
         DecoderProcess(settings.imaging) as decoder,
-        click.progressbar(dicom_files(paths), label="Embedding") as bar,
+        click.progressbar(dicom_files(paths), label="Embedding", **on_terminal()) as bar,
     ):
         for path in bar:
             try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from cbmir_node.catalog.registration import StoreOutcome
-from cbmir_node.cli.options import as_json, dicom_files, print_json, settings_options
+from cbmir_node.cli.options import as_json, dicom_files, on_terminal, print_json, settings_options
 from cbmir_node.config import Settings
 from cbmir_node.errors import CbmirError, NotAnObjectError
 from cbmir_node.intake import Intake
@@ -87,7 +87,9 @@ def _import_all(intake: Intake, files: list[Path], *, quiet: bool) -> list[Outco
 
     with ThreadPoolExecutor(_PARALLEL) as pool:
         results: Iterator[Outcome] = pool.map(one, files)
-        with click.progressbar(results, length=len(files), label="Importing", hidden=quiet) as bar:
+        with click.progressbar(
+            results, length=len(files), label="Importing", **on_terminal(quiet=quiet)
+        ) as bar:
             return list(bar)
 
 

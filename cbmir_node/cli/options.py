@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,6 +48,11 @@ def settings_options(function: Function) -> Function:
         return function(settings=settings, **options)
 
     return with_settings  # type: ignore[return-value]  # click's decorators keep the signature
+
+
+def on_terminal(*, quiet: bool = False) -> dict[str, Any]:
+    """Return options of ``click.progressbar``: on standard error, and only where a person looks."""
+    return {"file": sys.stderr, "hidden": quiet or not sys.stderr.isatty()}
 
 
 def print_json(value: object) -> None:

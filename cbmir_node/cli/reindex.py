@@ -8,7 +8,7 @@ import click
 
 from cbmir_node.catalog.statistics import count_pending, count_requested_again, count_states
 from cbmir_node.catalog.work_requests import request_again
-from cbmir_node.cli.options import settings_options
+from cbmir_node.cli.options import on_terminal, settings_options
 from cbmir_node.config import Settings
 from cbmir_node.stores import Stores, open_stores
 from cbmir_node.worker import Worker
@@ -51,7 +51,8 @@ def _work(stores: Stores) -> None:
     model = stores.registry.active()
     begin = time.time()
     total = count_pending(stores.catalog, model.row, begin)
-    with Worker(stores) as worker, click.progressbar(length=total, label="Embedding") as bar:
+    shown = click.progressbar(length=total, label="Embedding", **on_terminal())
+    with Worker(stores) as worker, shown as bar:
         while left := count_pending(stores.catalog, model.row, begin):
             if not worker.work_once(model):
                 time.sleep(0.5)  # the rest is in the hands of a running node

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from cbmir_node.catalog.statistics import count_objects
-from cbmir_node.cli.options import as_json, print_json, settings_options
+from cbmir_node.cli.options import as_json, on_terminal, print_json, settings_options
 from cbmir_node.config import Settings
 from cbmir_node.stores import open_stores
 from cbmir_node.verification import Verification
@@ -26,7 +26,9 @@ def verify(settings: Settings, deep: bool, repair: bool, as_json: bool) -> None:
     try:
         verification = Verification(stores)
         number = count_objects(stores.catalog)["instances"]
-        with click.progressbar(length=number, label="Verifying", hidden=as_json) as bar:
+        with click.progressbar(
+            length=number, label="Verifying", **on_terminal(quiet=as_json)
+        ) as bar:
             findings = verification.findings(deep=deep, on_checked=bar.update)
         mended = verification.repair(findings) if repair else []
         left = [finding for finding in findings if finding not in mended]

@@ -63,6 +63,7 @@ def similar(node: RunningNode, study: str) -> list[str]:
 
 
 def test_a_node_on_postgresql(
+    request: pytest.FixtureRequest,
     start_node: Callable[..., RunningNode],
     database_url: str,
     tmp_path: Path,
@@ -71,6 +72,7 @@ def test_a_node_on_postgresql(
     folder = tmp_path / "data"
     settings = Settings.model_validate({"data_dir": folder, "catalog": {"url": database_url}})
     stores = open_small_stores(settings)
+    request.addfinalizer(stores.close)
     configuration = tmp_path / "node.toml"
     configuration.write_text(f'[catalog]\nurl = "{database_url}"\n')
     node = start_node(folder, "--config", str(configuration))
@@ -115,4 +117,3 @@ def test_a_node_on_postgresql(
     assert run_cli(folder, "status").returncode == 1
     asked = run_cli(folder, "status", "--json", "--config", str(configuration))
     assert json.loads(asked.stdout)["running"] is False
-    stores.close()
