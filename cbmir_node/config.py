@@ -12,10 +12,18 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from cbmir_node.errors import ConfigurationError
 
@@ -27,10 +35,23 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _only_loopback(host: str) -> str:
+    if not _LOOPBACK.match(host):
+        raise ValueError(
+            "must be a loopback address: without access rules the node serves this machine only"
+        )
+    return host
+
+
+LoopbackHost = Annotated[str, AfterValidator(_only_loopback)]
+
+
 class DicomSettings(_Section):
     """The DICOM wire."""
 
-    host: str = Field("127.0.0.1", description="address to listen on; only loopback for now")
+    host: LoopbackHost = Field(
+        "127.0.0.1", description="address to listen on; only loopback for now"
+    )
     port: int = Field(11112, ge=0, le=65535, description="TCP port; 0 takes a free one")
     ae_title: str = Field("CBMIR", description="title that stores and answers ordinary queries")
     similarity_ae_title: str = Field(
@@ -53,15 +74,6 @@ class DicomSettings(_Section):
         description="text key that carries rank and similarity for viewers without private tags",
     )
 
-    @field_validator("host")
-    @classmethod
-    def _only_loopback(cls, host: str) -> str:
-        if not _LOOPBACK.match(host):
-            raise ValueError(
-                "must be a loopback address: without access rules the node serves this machine only"
-            )
-        return host
-
     @field_validator("ae_title", "similarity_ae_title")
     @classmethod
     def _valid_ae_title(cls, title: str) -> str:
@@ -81,10 +93,10 @@ class DicomSettings(_Section):
 class HttpSettings(_Section):
     """The HTTP port: health and metrics."""
 
-    host: str = Field("127.0.0.1", description="address to listen on; only loopback for now")
+    host: LoopbackHost = Field(
+        "127.0.0.1", description="address to listen on; only loopback for now"
+    )
     port: int = Field(8080, ge=0, le=65535, description="TCP port; 0 takes a free one")
-
-    _only_loopback = field_validator("host")(DicomSettings._only_loopback.__func__)  # type: ignore[attr-defined]
 
 
 class ArchiveSettings(_Section):
