@@ -9,7 +9,7 @@
     │   ├── NotAnObjectError            they are no DICOM, or a media directory
     │   └── IdentifierError             its UIDs are missing, no UIDs, or not those announced
     ├── OutOfSpaceError             the disk reserve is reached
-    ├── ArchiveError                a stored file is missing or damaged
+    ├── ArchiveError                the archive is not there and cannot be made
     ├── CatalogError                the catalogue cannot be opened or is of another version
     │   └── NoCatalogError              there is none yet
     ├── PeerError                   another DICOM node does not answer as it should
@@ -55,7 +55,7 @@ class OutOfSpaceError(CbmirError):
 
 
 class ArchiveError(CbmirError):
-    """A file of the archive is missing, damaged or in the way."""
+    """The archive is not there, or cannot be made."""
 
 
 class CatalogError(CbmirError):

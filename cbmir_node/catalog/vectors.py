@@ -53,6 +53,7 @@ def write_vectors(catalog: Catalog, results: Sequence[tuple[Claim, list[FrameVec
         return
     model = results[0][0].model
     with catalog.write() as connection:
+        # before the claims are locked: a replacement takes both in this order too
         hold(connection, Lock.VECTOR_ROWS)
         held = held_claims(connection, [claim for claim, _ in results])
         remove_vectors(connection, sorted(held), model)

@@ -86,8 +86,8 @@ def train_command(
     written after every epoch; run the same command again after an interruption.
     """
     with _training_packages():
-        from cbmir_node.training.loop import train  # noqa: PLC0415
-        from cbmir_node.training.settings import TrainingSettings  # noqa: PLC0415
+        from cbmir_node.training.loop import train  # noqa: PLC0415  (optional package)
+        from cbmir_node.training.settings import TrainingSettings  # noqa: PLC0415  (optional package)
     settings = TrainingSettings(
         epochs=epochs,
         size=size,
@@ -122,7 +122,7 @@ def export_command(
 ) -> None:
     """Turn a CHECKPOINT into an ONNX file that `cbmir-node model install` accepts."""
     with _training_packages():
-        from cbmir_node.training.export import export_onnx  # noqa: PLC0415
+        from cbmir_node.training.export import export_onnx  # noqa: PLC0415  (optional package)
     description = export_onnx(
         checkpoint, output, name=name, version=version, training_data=training_data
     )

