@@ -160,7 +160,29 @@ class SearchSettings(_Section):
 
     results: int = Field(20, ge=1, le=1000, description="answers when the query names no number")
     max_results: int = Field(200, ge=1, le=10000, description="answers at most")
-    method: Literal["cosine", "euclidean"] = Field("cosine", description="default distance")
+    method: Literal["cosine", "euclidean", "hamming"] = Field(
+        "cosine", description="default distance; hamming compares hash codes"
+    )
+    rerank: bool = Field(
+        False, description="with hamming, order the nearest codes by the cosine of their embeddings"
+    )
+    space: str = Field(
+        "embedding",
+        pattern=r"^embedding(\..+)?$",
+        description="vectors compared: embedding, or embedding.LAYER where the model has it",
+    )
+    by_class: bool = Field(
+        False, description="leave out candidates that the model takes for another class"
+    )
+    trusted_probability: float = Field(
+        0.9, ge=0, le=1, description="class probability from which on by_class trusts a prediction"
+    )
+    same_tags: tuple[Literal["Modality", "BodyPartExamined", "PatientSex", "PatientAge"], ...] = (
+        Field((), description="tags that candidates share with the example; empty ones pass")
+    )
+    same_age_years: float = Field(
+        10, ge=0, description="difference in age that same_tags takes for the same, years"
+    )
     exclude_same_patient: bool = Field(
         True, description="leave out other studies of the query's patient"
     )

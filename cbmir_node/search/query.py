@@ -9,8 +9,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-Method = Literal["cosine", "euclidean"]
-METHODS: tuple[Method, ...] = ("cosine", "euclidean")
+Method = Literal["cosine", "euclidean", "hamming"]
+METHODS: tuple[Method, ...] = ("cosine", "euclidean", "hamming")
+SameTag = Literal["Modality", "BodyPartExamined", "PatientSex", "PatientAge"]
+SAME_TAGS: tuple[SameTag, ...] = ("Modality", "BodyPartExamined", "PatientSex", "PatientAge")
+"""Tags in which candidates may be asked to be like the example."""
 SimilarityLevel = Literal["STUDY", "SERIES", "IMAGE"]
 
 Float32Array = npt.NDArray[np.float32]
@@ -54,8 +57,22 @@ class SimilarityQuery:
         What is ranked.
     k : int or None
         Answers at most; ``None`` takes the configured number.
-    method : {"cosine", "euclidean"} or None
+    method : {"cosine", "euclidean", "hamming"} or None
         ``None`` takes the configured one.
+    rerank : bool or None
+        With ``hamming``: order the images nearest by code by the cosine of their embeddings.
+        ``None`` as configured.
+    space : str or None
+        Which of the model's vectors are compared, ``embedding`` or ``embedding.<layer>``; ``None``
+        as configured. Codes belong to the image and not to a space.
+    by_class : bool or None
+        Leave out candidates whose predicted class is not the examples'. Only predictions of at
+        least the configured probability are trusted, on either side. ``None`` as configured.
+    predicted_class : str or None
+        Only candidates that the model takes for this class.
+    same_tags : sequence of SameTag or None
+        Only candidates that share these tags with the examples; a tag that is empty in an example
+        or in a candidate restricts nothing. ``None`` as configured.
     filters : mapping of str to str
         Catalogue keys as in C-FIND (wildcards, date ranges, lists of UIDs); only instances whose
         tags match are candidates.
@@ -72,6 +89,11 @@ class SimilarityQuery:
     level: SimilarityLevel = "STUDY"
     k: int | None = None
     method: Method | None = None
+    rerank: bool | None = None
+    space: str | None = None
+    by_class: bool | None = None
+    predicted_class: str | None = None
+    same_tags: Sequence[SameTag] | None = None
     filters: Mapping[str, str] = field(default_factory=dict)
     minimum_age: float | None = None
     maximum_age: float | None = None
