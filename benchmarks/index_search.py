@@ -2,7 +2,7 @@
 
 Run ``python benchmarks/index_search.py --help``. Times are medians; compare the ratios, absolute
 figures belong to the machine. ``pass`` is NumPy's sum over the vectors, one thread: what reading
-them from memory costs.
+them from memory costs. Hash codes are measured against a pass over the codes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,19 @@ import click
 import numpy as np
 from numpy.random import Generator
 
-from cbmir_node.index import FlatIndex, Float32Array, Int64Array, Metric, flat_index, gpu_count
+from cbmir_node.index import (
+    FlatIndex,
+    Float32Array,
+    HammingIndex,
+    Int64Array,
+    UInt8Array,
+    VectorArray,
+    flat_index,
+    gpu_count,
+)
 from cbmir_node.index.exact import unit_length
+from cbmir_node.index.hamming import distances
+from cbmir_node.index.protocol import FloatMetric
 from cbmir_node.index.rows import Rows
 from cbmir_node.index.scan import load_faiss, scan_by_kernel, scan_by_product
 
@@ -56,11 +67,11 @@ def median_ms(call: Callable[[int], object], repetitions: int) -> float:
 
 
 def single_queries(
-    index: FlatIndex, queries: Float32Array, ids: Int64Array, generator: Generator
+    index: FlatIndex | HammingIndex, queries: VectorArray, ids: Int64Array, generator: Generator
 ) -> dict[str, Callable[[int], object]]:
     """Return one call per way to ask for one vector."""
 
-    def one(number: int) -> Float32Array:
+    def one(number: int) -> VectorArray:
         row = number % len(queries)
         return queries[row : row + 1]
 
@@ -78,7 +89,7 @@ def single_queries(
 
 
 def study_queries(
-    index: FlatIndex, vectors: Float32Array, study: Float32Array, metric: Metric
+    index: FlatIndex, vectors: Float32Array, study: Float32Array, metric: FloatMetric
 ) -> dict[str, Callable[[int], object]]:
     """Return one call per way to ask for a whole study."""
     faiss = load_faiss()
@@ -101,8 +112,50 @@ def study_queries(
     }
 
 
+def code_queries(
+    codes: UInt8Array, queries: UInt8Array, ids: Int64Array, generator: Generator
+) -> dict[str, Callable[[int], object]]:
+    """Return one call per way to ask for one code, and for as many as a study has images."""
+    faiss = load_faiss()
+    index = HammingIndex(codes.shape[1], Rows.of(ids, codes))
+    plain = faiss.IndexBinaryFlat(8 * codes.shape[1])
+    plain.add(codes)
+    study = np.ascontiguousarray(queries[:_STUDY_IMAGES])
+
+    def as_shipped(number: int) -> object:
+        row = number % len(queries)
+        return plain.search(queries[row : row + 1], _K)
+
+    calls: dict[str, Callable[[int], object]] = {
+        "codes, distances alone": lambda n: distances(queries[n % len(queries)], codes),
+        "codes, FAISS IndexBinaryFlat": as_shipped,
+    }
+    for what, call in single_queries(index, queries, ids, generator).items():
+        calls[f"codes, {what}"] = call
+    calls["codes, study"] = lambda _: index.search(study, _K)
+    return calls
+
+
+def measure_codes(
+    vectors: Float32Array, asked: Float32Array, ids: Int64Array, bits: int, repetitions: int
+) -> list[dict[str, Any]]:
+    """Time searches among the sign bits of random projections of the vectors."""
+    generator = np.random.default_rng(2027)
+    planes = generator.standard_normal((vectors.shape[1], bits)).astype(np.float32)
+    codes, queries = (np.packbits(part @ planes > 0, axis=1) for part in (vectors, asked))
+    words = codes.view(np.uint64) if codes.shape[1] % 8 == 0 else codes
+    unit = median_ms(lambda _: words.sum(), 50)
+    results: list[dict[str, Any]] = [{"what": "codes, pass over them (NumPy sum)", "ms": unit}]
+    for what, call in code_queries(codes, queries, ids, generator).items():
+        few = 5 if what == "codes, study" else repetitions
+        results.append({"what": what, "ms": median_ms(call, few)})
+    for result in results:
+        result["passes"] = result["ms"] / unit
+    return results
+
+
 def measure(
-    rows: int, dimension: int, queries: int, metric: Metric, device: Any
+    rows: int, dimension: int, queries: int, metric: FloatMetric, device: Any, bits: int
 ) -> list[dict[str, Any]]:
     """Time every strategy; see the module's docstring."""
     generator = np.random.default_rng(2026)
@@ -119,6 +172,8 @@ def measure(
         results.append({"what": what, "ms": median_ms(call, 5)})
     for result in results:
         result["passes"] = result["ms"] / unit
+    if bits:
+        results += measure_codes(vectors, np.concatenate([asked, study]), ids, bits, queries)
     return results
 
 
@@ -128,9 +183,16 @@ def measure(
 @click.option("--queries", default=200, type=click.IntRange(min=1), help="Queries per strategy.")
 @click.option("--metric", default="cosine", type=click.Choice(["cosine", "euclidean"]))
 @click.option("--device", default="cpu", type=click.Choice(["auto", "gpu", "cpu"]))
+@click.option("--bits", default=128, type=click.IntRange(min=0), help="Of hash codes; 0: none.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(
-    rows: int, dimension: int, queries: int, metric: Metric, device: str, as_json: bool
+    rows: int,
+    dimension: int,
+    queries: int,
+    metric: FloatMetric,
+    device: str,
+    bits: int,
+    as_json: bool,
 ) -> None:
     """Measure exact vector search, k = 20."""
     faiss = load_faiss()
@@ -138,12 +200,13 @@ def main(
         "rows": rows,
         "dimension": dimension,
         "metric": metric,
+        "bits": bits,
         "device": device,
         "gpus": gpu_count(),
         "faiss": faiss.__version__,
         "cores": os.cpu_count(),
     }
-    results = measure(rows, dimension, queries, metric, device)
+    results = measure(rows, dimension, queries, metric, device, bits)
     if as_json:
         click.echo(json.dumps({"setting": setting, "results": results}, indent=2))
         return

@@ -50,7 +50,11 @@ class Stores:
         """Check an ONNX file, copy it into the data folder and enter it in the catalogue."""
         description = self.models.install(onnx_file)
         return self.registry.add(
-            description.sha256, description.name, description.version, description.spaces
+            description.sha256,
+            description.name,
+            description.version,
+            description.spaces,
+            description.code_bits,
         )
 
     def active_model_file(self) -> Path:

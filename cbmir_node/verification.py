@@ -114,7 +114,8 @@ class Verification:
         """Rebuild the snapshot, unless a running node owns it."""
         try:
             with only_node(self._stores.settings.data_dir):
-                open_search(self._stores, writable=True).active_cache().rebuild()
+                for cache in open_search(self._stores, writable=True).active_caches():
+                    cache.rebuild()
         except ConfigurationError:
             return False
         return True
@@ -159,12 +160,12 @@ class Verification:
                 yield Finding(kind, uid, row, model.row)
 
     def _index(self) -> Iterator[Finding]:
-        cache = open_search(self._stores, writable=False).active_cache()
-        if cache.snapshot_problem:
-            yield Finding("index differs", cache.snapshot_problem)
-        cache.catch_up()
-        for disagreement in cache.disagreements():
-            yield Finding("index differs", str(disagreement))
+        for cache in open_search(self._stores, writable=False).active_caches():
+            if cache.snapshot_problem:
+                yield Finding("index differs", cache.snapshot_problem)
+            cache.catch_up()
+            for disagreement in cache.disagreements():
+                yield Finding("index differs", str(disagreement))
 
     def _mend(self, finding: Finding, adopt: Callable[[str], object]) -> bool:
         match finding.kind:

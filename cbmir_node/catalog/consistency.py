@@ -12,6 +12,7 @@ from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.models import InstalledModel
 from cbmir_node.catalog.upsert import insert_unless_present
+from cbmir_node.catalog.vectors import EMBEDDING
 from cbmir_node.catalog.work_requests import reset_work
 
 _PAGE = 10_000
@@ -88,18 +89,21 @@ def without_vector(catalog: Catalog, model: InstalledModel) -> list[tuple[int, s
 
 
 def wrong_length(catalog: Catalog, model: InstalledModel) -> list[tuple[int, str]]:
-    """Return (row, SOP Instance UID) of instances with a vector that does not fit the model."""
+    """Return (row, SOP Instance UID) of instances with a vector or code of another length."""
+    lengths = [
+        (space, func.length(_vectors.vector), dimension * _FLOAT_BYTES)
+        for space, dimension in model.spaces.items()
+    ]
+    if model.code_bits:
+        code = func.coalesce(func.length(_vectors.code), 0)
+        lengths.append((EMBEDDING, code, model.code_bits // 8))
     found: dict[int, str] = {}
     with catalog.read() as connection:
-        for space, dimension in model.spaces.items():
+        for space, length, expected in lengths:
             query = (
                 select(_instances.id, _instances.sop_instance_uid)
                 .join(schema.vectors, _vectors.instance == _instances.id)
-                .where(
-                    _vectors.model == model.row,
-                    _vectors.space == space,
-                    func.length(_vectors.vector) != dimension * _FLOAT_BYTES,
-                )
+                .where(_vectors.model == model.row, _vectors.space == space, length != expected)
             )
             found.update((row.id, row.sop_instance_uid) for row in connection.execute(query))
     return sorted(found.items())

@@ -35,6 +35,8 @@ class InstalledModel:
         Identity of its ONNX file.
     spaces : dict of str to int
         Vector space to dimension.
+    code_bits : int
+        Length of its hash code, 0 when it has none.
     """
 
     row: int
@@ -43,6 +45,7 @@ class InstalledModel:
     version: str
     state: ModelState
     spaces: dict[str, int]
+    code_bits: int = 0
 
 
 class ModelRegistry:
@@ -56,7 +59,9 @@ class ModelRegistry:
         with self._catalog.read() as connection:
             rows = connection.execute(select(schema.models).order_by(_models.id)).all()
         return [
-            InstalledModel(r.id, r.sha256, r.name, r.version, r.state, json.loads(r.spaces))
+            InstalledModel(
+                r.id, r.sha256, r.name, r.version, r.state, json.loads(r.spaces), r.code_bits
+            )
             for r in rows
         ]
 
@@ -85,7 +90,9 @@ class ModelRegistry:
         problem = "names several models" if found else "is not installed"
         raise ModelError(f"{name!r} {problem}; choose from: {names or 'none'}")
 
-    def add(self, sha256: str, name: str, version: str, spaces: dict[str, int]) -> InstalledModel:
+    def add(
+        self, sha256: str, name: str, version: str, spaces: dict[str, int], code_bits: int = 0
+    ) -> InstalledModel:
         """Enter an installed file; entering it again changes nothing."""
         with self._catalog.write() as connection:
             find_or_insert(
@@ -96,6 +103,7 @@ class ModelRegistry:
                     "name": name,
                     "version": version,
                     "spaces": json.dumps(spaces),
+                    "code_bits": code_bits,
                     "state": "installed",
                     "installed_at": time.time(),
                 },
@@ -105,8 +113,8 @@ class ModelRegistry:
     def use(self, model: InstalledModel) -> ModelState:
         """Make `model` the one that answers queries; return the state it is in now.
 
-        With nothing embedded by another model it is active at once. Otherwise it becomes the next
-        one: the worker embeds everything with it, then `switch_if_ready` puts it in place.
+        With nothing received it is active at once. Otherwise it becomes the next one: the worker
+        embeds everything with it, then `switch_if_ready` puts it in place.
         """
         with self._catalog.write() as connection:
             hold(connection, Lock.MODELS_IN_USE)
@@ -128,20 +136,27 @@ class ModelRegistry:
         return state
 
     def switch_if_ready(self) -> InstalledModel | None:
-        """Put the next model in place of the active one when all its vectors are there.
+        """Put the next model in place of the active one when no answer is lost by it.
+
+        That is when each instance embedded with the active model has an outcome with the next one:
+        a vector, or the reason why it has none. What neither has embedded yet does not count, or a
+        steady stream of receptions would put the switch off for ever. A model that failed on
+        everything is never ready.
 
         Returns
         -------
         InstalledModel or None
             The new active model after a switch.
         """
-        waiting = next((model for model in self.all() if model.state == "next"), None)
-        if waiting is None or not self._is_ready(waiting.row):
+        models = self.all()
+        waiting = next((model for model in models if model.state == "next"), None)
+        active = next((model for model in models if model.state == "active"), None)
+        if waiting is None or active is None or not self._is_ready(waiting.row, active.row):
             return None
         with self._catalog.write() as connection:
             hold(connection, Lock.MODELS_IN_USE)
             request_missing_work(connection, waiting.row, time.time())
-            if _pending(connection, waiting.row):
+            if _is_behind(connection, waiting.row, active.row):
                 return None
             chosen = select(_models.id).where(_models.state == "next")
             if connection.execute(chosen).scalar() != waiting.row:
@@ -153,10 +168,9 @@ class ModelRegistry:
         _log.info("model %s:%s now answers queries", waiting.name, waiting.version)
         return self.active()
 
-    def _is_ready(self, model: int) -> bool:
-        """Tell whether nothing is pending; a model that failed on everything is never ready."""
+    def _is_ready(self, model: int, active: int) -> bool:
         with self._catalog.read() as connection:
-            if _pending(connection, model):
+            if _is_behind(connection, model, active):
                 return False
             work = schema.work.c
             others = exists().where(work.model != model, work.state == "embedded")
@@ -165,10 +179,17 @@ class ModelRegistry:
         return bool(this_did or not others_did)
 
 
-def _pending(connection: Connection, model: int) -> bool:
-    work = schema.work.c
-    pending = exists().where(work.model == model, work.state == "pending")
-    return bool(connection.execute(select(pending)).scalar())
+def _is_behind(connection: Connection, model: int, active: int) -> bool:
+    """Tell whether an instance that the active model has embedded is pending for the other one."""
+    mine, theirs = schema.work.alias().c, schema.work.alias().c
+    waits = exists().where(
+        mine.model == model,
+        mine.state == "pending",
+        theirs.instance == mine.instance,
+        theirs.model == active,
+        theirs.state == "embedded",
+    )
+    return bool(connection.execute(select(waits)).scalar())
 
 
 def _set_state(connection: Connection, old: ModelState, new: ModelState) -> None:

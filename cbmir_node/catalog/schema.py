@@ -120,6 +120,8 @@ models = Table(
     Column("version", Text, nullable=False),
     # JSON object: vector space to dimension
     Column("spaces", Text, nullable=False),
+    # length of the hash code, 0 without one
+    Column("code_bits", Integer, nullable=False, server_default="0"),
     # "active" serves queries, "next" is being embedded and then takes over, "installed" rests
     Column("state", Text, nullable=False),
     Column("installed_at", Float, nullable=False),
@@ -156,6 +158,12 @@ vectors = Table(
     Column("probability", Float),
     UniqueConstraint("instance", "model", "space", "frame_number"),
     Index("ix_vectors_model_space_id", "model", "space", "id"),
+    # answers what filters and class restrictions ask without reading the vectors, and in an order
+    # in which the rows of instances, series and studies lie
+    Index(
+        "ix_vectors_prediction",
+        *("model", "space", "instance", "frame_number", "label", "probability"),
+    ),
     sqlite_autoincrement=True,
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,8 +11,11 @@ import numpy.typing as npt
 from sqlalchemy import Select, func, select
 
 from cbmir_node.catalog import schema
+from cbmir_node.catalog.candidates import CandidateConditions
 from cbmir_node.catalog.database import Catalog
+from cbmir_node.catalog.keys import KEY_BY_KEYWORD
 from cbmir_node.catalog.matching import conditions
+from cbmir_node.catalog.vectors import EMBEDDING
 
 Int64Array = npt.NDArray[np.int64]
 Group = Literal["patient", "study", "series", "instance"]
@@ -37,6 +40,7 @@ _MEMBERSHIPS: tuple[tuple[Group, Any], ...] = (
     ("patient", schema.studies.c.patient == schema.patients.c.id),
 )
 """How each group's members belong to it, from the vectors upwards."""
+_PREDICTED = schema.vectors.alias("predicted")
 _VARIABLES = 10_000  # SQLite and PostgreSQL limit the values of one statement
 
 
@@ -92,6 +96,9 @@ class Frame:
 class VectorLookup:
     """Relates the vectors of one model and space to the catalogue's hierarchy.
 
+    Class and probability are those of the image, whatever the space: they are kept once, in the
+    rows of the space ``embedding``.
+
     Parameters
     ----------
     catalog : Catalog
@@ -105,6 +112,8 @@ class VectorLookup:
     def __init__(self, catalog: Catalog, model: int, space: str) -> None:
         self._catalog = catalog
         self._mine = (schema.vectors.c.model == model) & (schema.vectors.c.space == space)
+        self._model, self._space = model, space
+        self._predicted: Any = schema.vectors if space == EMBEDDING else _PREDICTED
 
     def rows_of(self, group: Group, name: str) -> list[int]:
         """Return the rows of the studies, series or instances with this UID.
@@ -143,35 +152,73 @@ class VectorLookup:
             member = _GROUP_COLUMN[level]
         return condition
 
-    def matching(
-        self,
-        filters: Mapping[str, str],
-        minimum_age: float | None = None,
-        maximum_age: float | None = None,
-    ) -> Int64Array:
-        """Return the vectors of instances whose tags match, ascending.
+    def matching(self, wanted: CandidateConditions) -> Int64Array:
+        """Return the vectors of images that fulfil the conditions, ascending.
 
         Raises
         ------
         QueryError
             A filter's value does not fit its VR.
         """
-        wanted = [self._mine, conditions(filters)]
-        age = schema.studies.c.age_years
-        if minimum_age is not None:
-            wanted.append(age >= minimum_age)
-        if maximum_age is not None:
-            # 45 years means until the 46th birthday, as people count; half a year means just that
-            whole = float(maximum_age).is_integer()
-            wanted.append(age < maximum_age + 1 if whole else age <= maximum_age)
+        source: Any = _HIERARCHY.join(schema.vectors) if wanted.concern_tags else schema.vectors
+        if wanted.concern_class:
+            source = self._with_prediction(source)
         query = (
             select(schema.vectors.c.id)
-            .select_from(_HIERARCHY.join(schema.vectors))
-            .where(*wanted)
-            .order_by(schema.vectors.c.id)
+            .select_from(source)
+            .where(self._mine, wanted.on_tags(), wanted.on_prediction(self._predicted))
+        )
+        # ordered here: an order in SQL makes SQLite walk the vectors instead of a small index
+        with self._catalog.read() as connection:
+            return np.sort(np.asarray(connection.execute(query).scalars().all(), dtype=np.int64))
+
+    def _with_prediction(self, source: Any) -> Any:
+        """Join the row that holds the image's class, unless that is the vector's own."""
+        if self._space == EMBEDDING:
+            return source
+        mine, held = schema.vectors.c, _PREDICTED.c
+        same_frame = (
+            (held.instance == mine.instance)
+            & (held.model == mine.model)
+            & (held.space == EMBEDDING)
+            & (held.frame_number == mine.frame_number)
+        )
+        return source.outerjoin(_PREDICTED, same_frame)
+
+    def classes(self) -> list[str]:
+        """Return the classes that the model takes the images for, in alphabetical order."""
+        vectors = schema.vectors.c
+        query = (
+            select(vectors.label)
+            .where(
+                vectors.model == self._model,
+                vectors.space == EMBEDDING,
+                vectors.label.is_not(None),
+            )
+            .distinct()
         )
         with self._catalog.read() as connection:
-            return np.asarray(connection.execute(query).scalars().all(), dtype=np.int64)
+            return sorted(connection.execute(query).scalars())
+
+    def tag_values(self, keyword: str, series: Collection[int]) -> set[str]:
+        """Return the values of a key, empty ones left out, that occur in these series."""
+        key = KEY_BY_KEYWORD[keyword]
+        column = schema.TABLE_OF_LEVEL[key.level].c[key.column]
+        return {str(value) for value in self._values_in(column, series) if value}
+
+    def ages(self, series: Collection[int]) -> set[float]:
+        """Return the patients' ages at the study, years, as far as known, of these series."""
+        values = self._values_in(schema.studies.c.age_years, series)
+        return {float(age) for age in values if age is not None}
+
+    def _values_in(self, column: Any, series: Collection[int]) -> set[Any]:
+        source = schema.patients.join(schema.studies).join(schema.series)
+        found: set[Any] = set()
+        for part in _parts(series):
+            query = select(column).select_from(source).where(schema.series.c.id.in_(part))
+            with self._catalog.read() as connection:
+                found |= set(connection.execute(query.distinct()).scalars())
+        return found
 
     def newest_study(self, filters: Mapping[str, str]) -> str | None:
         """Return the Study Instance UID of the newest matching study, embedded ones first."""
@@ -201,10 +248,10 @@ class VectorLookup:
                     schema.vectors.c.id,
                     schema.instances.c.sop_instance_uid,
                     schema.vectors.c.frame_number,
-                    schema.vectors.c.label,
-                    schema.vectors.c.probability,
+                    self._predicted.c.label,
+                    self._predicted.c.probability,
                 )
-                .join(schema.instances, _vector_join())
+                .select_from(self._with_prediction(schema.vectors.join(schema.instances)))
                 .where(schema.vectors.c.id.in_(part))
             )
             with self._catalog.read() as connection:
@@ -243,7 +290,7 @@ def _vector_join() -> Any:
     return schema.vectors.c.instance == schema.instances.c.id
 
 
-def _parts(rows: Sequence[int]) -> Iterator[list[int]]:
+def _parts(rows: Collection[int]) -> Iterator[list[int]]:
     unique = sorted({int(row) for row in rows})
     for start in range(0, len(unique), _VARIABLES):
         yield unique[start : start + _VARIABLES]

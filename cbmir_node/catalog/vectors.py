@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,10 @@ from cbmir_node.catalog.work_queue import Claim, held_claims, set_state
 _vectors = schema.vectors.c
 _removed = schema.removed_vectors.c
 _BYTES = np.dtype("<f4")
+_CODE_BYTES = np.dtype(np.uint8)
+
+EMBEDDING = "embedding"
+"""The vector space that every model has; its rows carry code, label and probability as well."""
 
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]
@@ -31,7 +36,7 @@ class FrameVectors:
     spaces : dict of str to float32 [D]
         One vector per vector space, ``embedding`` among them.
     code : bytes or None
-        Hash code, packed bits.
+        Hash code, eight bits to a byte, the first in the highest bit.
     label, probability : str, float or None
         Most probable class.
     """
@@ -64,9 +69,9 @@ def write_vectors(catalog: Catalog, results: Sequence[tuple[Claim, list[FrameVec
                 "space": space,
                 "frame_number": frame.frame_number,
                 "vector": vector.astype(_BYTES).tobytes(),
-                "code": frame.code if space == "embedding" else None,
-                "label": frame.label if space == "embedding" else None,
-                "probability": frame.probability if space == "embedding" else None,
+                "code": frame.code if space == EMBEDDING else None,
+                "label": frame.label if space == EMBEDDING else None,
+                "probability": frame.probability if space == EMBEDDING else None,
             }
             for claim, frames in results
             if claim.instance in held
@@ -108,27 +113,33 @@ class VectorRows:
         ``embedding`` or ``embedding.<layer>``.
     dimension : int
         Length of the vectors.
+
+    Attributes
+    ----------
+    dimension : int
     """
 
     def __init__(self, catalog: Catalog, model: int, space: str, dimension: int) -> None:
         self._catalog = catalog
         self._model = model
         self._space = space
-        self._dimension = dimension
+        self.dimension = dimension
+        self._column: ColumnElement[bytes] = _vectors.vector
+        self._dtype: np.dtype[Any] = _BYTES
 
-    def added_after(self, row: int, limit: int) -> tuple[Int64Array, Float32Array]:
+    def added_after(self, row: int, limit: int) -> tuple[Int64Array, npt.NDArray[Any]]:
         """Return up to `limit` rows above `row`: ids int64 [N], vectors float32 [N, D]."""
         with self._catalog.read() as connection:
             rows = connection.execute(
-                select(_vectors.id, _vectors.vector)
+                select(_vectors.id, self._column.label("content"))
                 .where(self._readable(), _vectors.id > row)
                 .order_by(_vectors.id)
                 .limit(limit)
             ).all()
         ids = np.fromiter((found.id for found in rows), dtype=np.int64, count=len(rows))
-        joined = b"".join(found.vector for found in rows)
-        matrix = np.frombuffer(joined, dtype=_BYTES).reshape(len(rows), self._dimension)
-        return ids, matrix.astype(np.float32, copy=False)
+        joined = b"".join(found.content for found in rows)
+        matrix = np.frombuffer(joined, dtype=self._dtype).reshape(len(rows), self.dimension)
+        return ids, matrix.astype(self._dtype.newbyteorder("="), copy=False)
 
     def _readable(self) -> ColumnElement[bool]:
         """Return the condition for the rows of this space.
@@ -138,7 +149,7 @@ class VectorRows:
         return (
             (_vectors.model == self._model)
             & (_vectors.space == self._space)
-            & (func.length(_vectors.vector) == self._dimension * _BYTES.itemsize)
+            & (func.length(self._column) == self.dimension * self._dtype.itemsize)
         )
 
     def removed_after(self, row: int, limit: int) -> tuple[Int64Array, Int64Array]:
@@ -170,3 +181,24 @@ class VectorRows:
                 select(func.max(_removed.id), func.max(_removed.vector_id)).where(gone)
             ).one()
         return int(number), max(last or 0, last_gone or 0), removal or 0
+
+
+class CodeRows(VectorRows):
+    """The hash codes of one model, as an index reads them: uint8 [N, B / 8].
+
+    They are kept in the rows of `EMBEDDING` and share their numbers.
+
+    Parameters
+    ----------
+    catalog : Catalog
+        Where they are.
+    model : int
+        Row of the model.
+    code_bytes : int
+        Length of a code, B / 8.
+    """
+
+    def __init__(self, catalog: Catalog, model: int, code_bytes: int) -> None:
+        super().__init__(catalog, model, EMBEDDING, code_bytes)
+        self._column = _vectors.code
+        self._dtype = _CODE_BYTES

@@ -4,12 +4,15 @@ from cbmir_node.index.cache import SpaceCache
 from cbmir_node.index.comparison import Disagreement
 from cbmir_node.index.faiss_cpu import FlatIndex
 from cbmir_node.index.faiss_gpu import Device, GpuFlatIndex, flat_index, gpu_count
+from cbmir_node.index.hamming import HammingIndex
 from cbmir_node.index.protocol import (
     NO_NEIGHBOUR,
     Float32Array,
     Int64Array,
     Metric,
     Neighbours,
+    UInt8Array,
+    VectorArray,
     VectorIndex,
 )
 from cbmir_node.index.snapshot import (
@@ -28,6 +31,7 @@ __all__ = [
     "FlatIndex",
     "Float32Array",
     "GpuFlatIndex",
+    "HammingIndex",
     "Int64Array",
     "Metric",
     "Neighbours",
@@ -35,6 +39,8 @@ __all__ = [
     "SourceCounts",
     "SpaceCache",
     "SpaceIdentity",
+    "UInt8Array",
+    "VectorArray",
     "VectorIndex",
     "VectorSource",
     "flat_index",

@@ -16,10 +16,11 @@ import numpy as np
 
 from cbmir_node.errors import SnapshotError
 from cbmir_node.index import exact
+from cbmir_node.index.base_and_tail import BaseAndTail
 from cbmir_node.index.comparison import Disagreement, compare
-from cbmir_node.index.faiss_cpu import FlatIndex
 from cbmir_node.index.faiss_gpu import Device, flat_index
-from cbmir_node.index.protocol import BoolArray, Float32Array, Int64Array, Neighbours
+from cbmir_node.index.hamming import HammingIndex
+from cbmir_node.index.protocol import BoolArray, Int64Array, Neighbours, VectorArray
 from cbmir_node.index.rows import Rows
 from cbmir_node.index.snapshot import SpaceIdentity, read_snapshot, write_snapshot
 from cbmir_node.index.source import SourceCounts, VectorSource, additions, removals
@@ -37,7 +38,7 @@ _log = logging.getLogger(__name__)
 class _Followed:
     """An index and the last catalogue rows it has seen."""
 
-    index: FlatIndex
+    index: BaseAndTail
     last_vector_row: int = 0
     last_removal_row: int = 0
 
@@ -94,6 +95,7 @@ class SpaceCache:
         source : VectorSource
             The catalogue's rows of this model and space.
         device : {"auto", "gpu", "cpu"}
+            Of vectors; codes are always searched on the CPU.
         writable : bool
             Whether this process writes snapshots; only one per `folder` may.
 
@@ -119,7 +121,7 @@ class SpaceCache:
 
     def search(
         self,
-        queries: Float32Array,
+        queries: VectorArray,
         k: int,
         *,
         allowed: Int64Array | None = None,
@@ -128,7 +130,7 @@ class SpaceCache:
         """Search what was last caught up with; see `VectorIndex.search`."""
         return self._followed.index.search(queries, k, allowed=allowed, excluded=excluded)
 
-    def vectors(self, ids: Int64Array) -> Float32Array:
+    def vectors(self, ids: Int64Array) -> VectorArray:
         """Return stored vectors; see `VectorIndex.vectors`."""
         return self._followed.index.vectors(ids)
 
@@ -137,7 +139,6 @@ class SpaceCache:
         return self._followed.index.holds(ids)
 
     def __len__(self) -> int:
-        """Return the number of vectors that are searched."""
         return len(self._followed.index)
 
     def snapshot_if_due(self, rows: int) -> bool:
@@ -247,11 +248,15 @@ class SpaceCache:
         snapshot = read_snapshot(self._folder, self.identity)
         if snapshot is None:
             return None
-        index = self._index(snapshot.rows)
+        index = self._index(snapshot.rows, self._device)
         return _Followed(index, snapshot.last_vector_row, snapshot.last_removal_row)
 
-    def _index(self, base: Rows) -> FlatIndex:
-        return flat_index(self.identity.dimension, self.identity.metric, self._device, base)
+    def _index(self, base: Rows | None, device: Device) -> BaseAndTail:
+        """Build the index of this space; codes are searched on the CPU, whatever the device."""
+        dimension, metric = self.identity.dimension, self.identity.metric
+        if metric == "hamming":
+            return HammingIndex(dimension, base)
+        return flat_index(dimension, metric, device, base)
 
     def _opened(self) -> _Followed | None:
         """Return the caught-up snapshot, or ``None`` when it cannot be used."""
@@ -283,9 +288,7 @@ class SpaceCache:
         """Return an index of all rows, from a fresh snapshot where one may be written."""
         # Read first: what is removed from now on is in the log behind this row.
         _, _, last_removal_row = self._source.counts()
-        collected = _Followed(
-            FlatIndex(self.identity.dimension, self.identity.metric), 0, last_removal_row
-        )
+        collected = _Followed(self._index(None, "cpu"), 0, last_removal_row)
         self._follow(collected)
         last_rows = collected.last_vector_row, collected.last_removal_row
         if self._writable:
@@ -294,4 +297,4 @@ class SpaceCache:
                 return self._loaded() or collected
             except SnapshotError as error:
                 _log.warning("%s", error)
-        return _Followed(self._index(collected.index.parts[1]), *last_rows)
+        return _Followed(self._index(collected.index.parts[1], self._device), *last_rows)

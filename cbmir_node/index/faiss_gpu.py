@@ -19,7 +19,7 @@ import numpy as np
 
 from cbmir_node.errors import ConfigurationError
 from cbmir_node.index.faiss_cpu import FlatIndex
-from cbmir_node.index.protocol import BoolArray, Float32Array, Int64Array, Metric
+from cbmir_node.index.protocol import BoolArray, Float32Array, FloatMetric, Int64Array
 from cbmir_node.index.rows import Rows
 from cbmir_node.index.scan import load_faiss
 
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 def flat_index(
-    dimension: int, metric: Metric, device: Device, base: Rows | None = None
+    dimension: int, metric: FloatMetric, device: Device, base: Rows | None = None
 ) -> FlatIndex:
     """Build the exact index on the device that is wanted and there.
 
@@ -76,7 +76,7 @@ class GpuFlatIndex(FlatIndex):
     Vectors added later are searched on the CPU until a new index is built with them as its base.
     """
 
-    def __init__(self, dimension: int, metric: Metric, base: Rows | None = None) -> None:
+    def __init__(self, dimension: int, metric: FloatMetric, base: Rows | None = None) -> None:
         super().__init__(dimension, metric, base)
         vectors = self.parts[0].vectors
         self._on_gpu = vectors
@@ -104,7 +104,7 @@ class GpuFlatIndex(FlatIndex):
         )
 
 
-def _copy_to_gpu(vectors: Float32Array, metric: Metric) -> Any:
+def _copy_to_gpu(vectors: Float32Array, metric: FloatMetric) -> Any:
     """Return a FAISS index on GPU 0 that holds `vectors`."""
     faiss = load_faiss()
     resources = faiss.StandardGpuResources()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +10,12 @@ import numpy.typing as npt
 BoolArray = npt.NDArray[np.bool_]
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]
+UInt8Array = npt.NDArray[np.uint8]
+VectorArray = npt.NDArray[Any]
+"""float32 [n, D], or uint8 [n, B / 8] where hash codes of B bits are compared."""
 
-Metric = Literal["cosine", "euclidean"]
+FloatMetric = Literal["cosine", "euclidean"]
+Metric = Literal["cosine", "euclidean", "hamming"]
 
 NO_NEIGHBOUR = -1
 """Id that fills up `Neighbours.ids` where there are fewer than k neighbours."""
@@ -27,6 +31,7 @@ class Neighbours(NamedTuple):
     scores : float32 [M, k]
         ``cosine``: the cosine in [-1, 1], higher is better, -inf where there is no neighbour.
         ``euclidean``: the distance (not squared), lower is better, +inf where there is none.
+        ``hamming``: the number of bits that differ, lower is better, +inf where there is none.
     """
 
     ids: Int64Array
@@ -39,18 +44,18 @@ class VectorIndex(Protocol):
     Ids are the catalogue's row numbers: positive, ascending and never used again. All methods may
     be called from several threads; a search sees the additions and removals that had returned
     before it began. With ``cosine`` vectors and queries are brought to unit length; a zero vector
-    stays zero and has score 0.
+    stays zero and has score 0. With ``hamming`` they are codes, eight bits to a byte.
     """
 
     @property
     def dimension(self) -> int:
-        """Length of the vectors, D."""
+        """Length of the vectors, D; of codes, their bytes."""
 
     @property
     def metric(self) -> Metric:
         """How vectors are compared."""
 
-    def add(self, ids: Int64Array, vectors: Float32Array) -> None:
+    def add(self, ids: Int64Array, vectors: VectorArray) -> None:
         """Add `vectors` [n, D] under `ids` [n].
 
         Raises
@@ -65,7 +70,7 @@ class VectorIndex(Protocol):
 
     def search(
         self,
-        queries: Float32Array,
+        queries: VectorArray,
         k: int,
         *,
         allowed: Int64Array | None = None,
@@ -75,7 +80,7 @@ class VectorIndex(Protocol):
 
         Parameters
         ----------
-        queries : float32 [M, D]
+        queries : float32 [M, D] or uint8 [M, B / 8]
         k : int
             Neighbours per query, at least 1.
         allowed : int64 array, optional
@@ -89,7 +94,7 @@ class VectorIndex(Protocol):
             `k` or the queries' shape or values are unusable.
         """
 
-    def vectors(self, ids: Int64Array) -> Float32Array:
+    def vectors(self, ids: Int64Array) -> VectorArray:
         """Return the vectors [n, D] of `ids` as stored (unit length for ``cosine``).
 
         Raises

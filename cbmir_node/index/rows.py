@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
-from cbmir_node.index.protocol import BoolArray, Float32Array, Int64Array
+from cbmir_node.index.protocol import BoolArray, Int64Array, VectorArray
 
 
 @dataclass(frozen=True)
@@ -18,25 +19,25 @@ class Rows:
     ----------
     ids : int64 [n]
         Strictly ascending.
-    vectors : float32 [n, D]
+    vectors : float32 [n, D] or uint8 [n, B / 8]
         Contiguous; often a memory-mapped file.
     live : bool [n]
         False for removed rows.
     """
 
     ids: Int64Array
-    vectors: Float32Array
+    vectors: VectorArray
     live: BoolArray
 
     @classmethod
-    def of(cls, ids: Int64Array, vectors: Float32Array) -> Rows:
+    def of(cls, ids: Int64Array, vectors: VectorArray) -> Rows:
         """Return rows that are all alive."""
         return cls(ids, vectors, np.ones(len(ids), dtype=np.bool_))
 
     @classmethod
-    def empty(cls, dimension: int) -> Rows:
-        """Return no rows."""
-        return cls.of(np.empty(0, np.int64), np.empty((0, dimension), np.float32))
+    def room(cls, rows: int, dimension: int, dtype: npt.DTypeLike) -> Rows:
+        """Return room for `rows` vectors of this length and type, not filled in."""
+        return cls.of(np.empty(rows, np.int64), np.empty((rows, dimension), dtype))
 
     def __len__(self) -> int:
         """Return the number of rows, dead ones included."""
@@ -69,7 +70,7 @@ class Rows:
             chosen = chosen & ~self._at(excluded)
         return chosen
 
-    def live_chunks(self, rows: int = 8192) -> Iterator[tuple[Int64Array, Float32Array]]:
+    def live_chunks(self, rows: int = 8192) -> Iterator[tuple[Int64Array, VectorArray]]:
         """Yield ids and vectors of the live rows, `rows` positions at a time."""
         for start in range(0, len(self), rows):
             part = slice(start, start + rows)

@@ -41,7 +41,7 @@ def load_faiss() -> ModuleType:
     return module
 
 
-def _faiss_on_one_thread() -> ModuleType:
+def faiss_on_one_thread() -> ModuleType:
     """Return FAISS, using one thread for calls from this thread.
 
     A scan is bound by memory and gains nothing from a second thread, but waits for it wherever
@@ -89,7 +89,7 @@ def scan_by_kernel(
     metric: Metric,
 ) -> tuple[Float32Array, Int64Array]:
     """`scan` with one pass over the rows per query, in FAISS."""
-    faiss = _faiss_on_one_thread()
+    faiss = faiss_on_one_thread()
     pointer = faiss.swig_ptr
     values = np.empty((len(queries), fetch), dtype=np.float32)
     positions = np.empty((len(queries), fetch), dtype=np.int64)
@@ -113,7 +113,7 @@ def scan_by_product(
     metric: Metric,
 ) -> tuple[Float32Array, Int64Array]:
     """`scan` with all queries against a block of rows at a time, kept in FAISS heaps."""
-    faiss = _faiss_on_one_thread()
+    faiss = faiss_on_one_thread()
     cosine = metric == "cosine"
     heaps = faiss.ResultHeap(len(queries), fetch, keep_max=cosine)
     for start in range(0, len(vectors), _BLOCK_ROWS):

@@ -1,9 +1,10 @@
 """Durable copies of an index on disk, so that a restart need not read every vector again.
 
 ``FOLDER/<model sha256>/<space>-<metric>/generation-<number>/`` holds ``vectors.npy`` (float32
-[n, D], memory-mapped when read), ``ids.npy`` (int64 [n]) and ``snapshot.json``. A generation is
-written under another name, synced, and renamed: the highest number is always complete, and a
-crash leaves the old one or the new one. Only one process may write; any number may read.
+[n, D], or uint8 [n, B / 8] for codes, memory-mapped when read), ``ids.npy`` (int64 [n]) and
+``snapshot.json``. A generation is written under another name, synced, and renamed: the highest
+number is always complete, and a crash leaves the old one or the new one. Only one process may
+write; any number may read.
 """
 
 from __future__ import annotations
@@ -47,15 +48,21 @@ class SpaceIdentity:
     model_sha256 : str
         Digest of the ONNX file.
     space : str
-        Its output: ``embedding`` or ``embedding.<layer>``.
-    metric : {"cosine", "euclidean"}
+        Its output: ``embedding`` or ``embedding.<layer>``; codes are kept with ``embedding``.
+    metric : {"cosine", "euclidean", "hamming"}
     dimension : int
+        Length of the vectors; of codes, their bytes.
     """
 
     model_sha256: str
     space: str
     metric: Metric
     dimension: int
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the numbers: uint8 for codes, else float32."""
+        return np.dtype(np.uint8 if self.metric == "hamming" else np.float32)
 
     def folder(self, root: Path) -> Path:
         """Return where the snapshots of this space lie under `root`."""
@@ -108,7 +115,7 @@ def write_snapshot(
         _remove_unfinished(folder)
         unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder))
         try:
-            count = _write_rows(unfinished, identity.dimension, parts)
+            count = _write_rows(unfinished, identity, parts)
             description = _Description(
                 **asdict(identity),
                 count=count,
@@ -198,7 +205,7 @@ def _read_generation(path: Path, identity: SpaceIdentity) -> Snapshot:
     ids = np.load(path / _IDS, allow_pickle=False)
     vectors = np.asarray(np.lib.format.open_memmap(path / _VECTORS, mode="r"))
     shape = (description.count, identity.dimension)
-    if vectors.dtype != np.float32 or vectors.shape != shape or len(ids) != len(vectors):
+    if vectors.dtype != identity.dtype or vectors.shape != shape or len(ids) != len(vectors):
         raise SnapshotError(f"the index snapshot {path} is damaged: its files do not fit together")
     rows = Rows.of(ids, vectors)
     return Snapshot(rows, description.last_vector_row, description.last_removal_row)
@@ -218,13 +225,13 @@ def _remove_unfinished(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _write_rows(folder: Path, dimension: int, parts: Sequence[Rows]) -> int:
+def _write_rows(folder: Path, identity: SpaceIdentity, parts: Sequence[Rows]) -> int:
     """Write both array files; return the number of rows."""
     ids = [part.ids[part.live] for part in parts]
     count = sum(len(piece) for piece in ids)
     _write_array(folder / _IDS, np.dtype(np.int64), (count,), ids)
     chunks = (vectors for part in parts for _, vectors in part.live_chunks())
-    _write_array(folder / _VECTORS, np.dtype(np.float32), (count, dimension), chunks)
+    _write_array(folder / _VECTORS, identity.dtype, (count, identity.dimension), chunks)
     return count
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from cbmir_node.index.protocol import Float32Array, Int64Array
+from cbmir_node.index.protocol import Int64Array, VectorArray
 
 ROWS_PER_READ = 10_000
 
@@ -19,14 +19,14 @@ class SourceCounts(NamedTuple):
 
 
 class VectorSource(Protocol):
-    """The catalogue's vectors of one model and space.
+    """The catalogue's vectors of one model and space, or its codes of one model.
 
     Row numbers are positive, never used again, and become visible in ascending order: once a row
     has been seen, no lower one appears. The same holds for the rows of the removal log. Vectors
     read back the same every time; a damaged one may hold any value.
     """
 
-    def added_after(self, row: int, limit: int) -> tuple[Int64Array, Float32Array]:
+    def added_after(self, row: int, limit: int) -> tuple[Int64Array, VectorArray]:
         """Return up to `limit` row numbers above `row` still present, ascending, and vectors."""
 
     def removed_after(self, row: int, limit: int) -> tuple[Int64Array, Int64Array]:
@@ -36,7 +36,7 @@ class VectorSource(Protocol):
         """Return the present state in one consistent read."""
 
 
-def additions(source: VectorSource, row: int) -> Iterator[tuple[Int64Array, Float32Array]]:
+def additions(source: VectorSource, row: int) -> Iterator[tuple[Int64Array, VectorArray]]:
     """Read everything above `row`, at most `ROWS_PER_READ` rows at a time."""
     while True:
         ids, vectors = source.added_after(row, ROWS_PER_READ)

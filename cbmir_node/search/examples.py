@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from cbmir_node.catalog.vector_lookup import Group, Int64Array, Places, VectorLookup
-from cbmir_node.errors import NotEmbeddedError, QueryError, UnknownExampleError
-from cbmir_node.index import SpaceCache
-from cbmir_node.search.query import Example, Float32Array, SimilarityLevel
+from cbmir_node.errors import NotEmbeddedError, UnknownExampleError
+from cbmir_node.index import VectorArray
+from cbmir_node.search.comparison import Comparison
+from cbmir_node.search.query import Example, Float32Array, SameTag, SimilarityLevel
 from cbmir_node.search.ranking import spread
 
 EXAMPLE_IMAGES = 64
@@ -29,21 +30,52 @@ GROUP_OF_LEVEL: dict[SimilarityLevel, Group] = {
 
 @dataclass(frozen=True)
 class ResolvedExample:
-    """An example with its vectors.
+    """An example with what is known of it.
 
     Attributes
     ----------
-    vectors : float32 [M, D]
-        Of the images that stand for it.
+    near, final : float32 [M, D] or uint8 [M, B / 8]
+        Vectors or codes of the images that stand for it: those the index looks for, and those
+        that the answers are ranked by.
     own : mapping of {"study", "patient"} to list of int
         Rows of its study and patient; empty for a file whose study or patient the node lacks.
+    series : list of int
+        Rows of the series its images are in; none for a file.
+    images : list of int
+        Rows of the vectors that stand for it; none for a file.
+    file : Example or None
+        A file speaks for itself.
     """
 
-    vectors: Float32Array
+    near: VectorArray
+    final: VectorArray
     own: Mapping[Group, list[int]]
+    series: Sequence[int] = ()
+    images: Sequence[int] = ()
+    file: Example | None = None
+
+    def predictions(self, lookup: VectorLookup) -> list[tuple[str | None, float | None]]:
+        """Return what the model takes each of its images for, and how surely."""
+        if self.file is not None:
+            return list(self.file.predictions[:EXAMPLE_IMAGES])
+        frames = lookup.frames(self.images).values()
+        return [(frame.label, frame.probability) for frame in frames]
+
+    def tag_values(self, tag: SameTag, lookup: VectorLookup) -> set[str]:
+        """Return the values of a tag that its images have, as far as they have one."""
+        if self.file is None:
+            return lookup.tag_values(tag, self.series)
+        value = self.file.tags.get(tag)
+        return {value} if value else set()
+
+    def ages(self, lookup: VectorLookup) -> set[float]:
+        """Return the patient's age, years, if known."""
+        if self.file is None:
+            return lookup.ages(self.series)
+        return set() if self.file.age_years is None else {self.file.age_years}
 
 
-def resolve(example: Example, lookup: VectorLookup, cache: SpaceCache) -> ResolvedExample:
+def resolve(example: Example, near: Comparison, final: Comparison) -> ResolvedExample:
     """Find an example's vectors.
 
     Raises
@@ -51,31 +83,47 @@ def resolve(example: Example, lookup: VectorLookup, cache: SpaceCache) -> Resolv
     UnknownExampleError, NotEmbeddedError
         It is not in the catalogue, or has no vector.
     QueryError
-        A file was embedded with another model.
+        A file was embedded with another model, or lacks what is compared.
     """
+    lookup = near.lookup
     if example.vectors is not None:
-        if example.model_sha256 != cache.identity.model_sha256:
-            raise QueryError("the example was embedded with another model; embed it again")
         own: dict[Group, list[int]] = {
             "study": lookup.rows_of("study", example.study_instance_uid),
             "patient": lookup.rows_of("patient", example.patient_identity),
         }
-        return ResolvedExample(example.vectors[:EXAMPLE_IMAGES], own)
+        vectors, ranked = (one.of_file(example)[:EXAMPLE_IMAGES] for one in (near, final))
+        return ResolvedExample(vectors, ranked, own, file=example)
     group = GROUP_OF_LEVEL[example.level]
     rows = lookup.rows_of(group, example.uid)
     if not rows:
         raise UnknownExampleError(f"the node has no {group} {example.uid}")
-    places = lookup.in_groups(group, rows)
-    places = places.take(cache.holds(places.vector))  # a damaged vector is in no index
-    if not len(places):
+    places = _searched(near, group, rows)
+    ranked_places = places if final is near else _searched(final, group, rows)
+    if not len(places) or not len(ranked_places):
         raise NotEmbeddedError(
             f"{group} {example.uid} has no vector: it is pending, failed or without pixels; "
             "'cbmir-node status --failures' says which"
         )
+    images = _evenly(places, group)
+    return ResolvedExample(
+        near=near.cache.vectors(images),
+        final=final.cache.vectors(_evenly(ranked_places, group)),
+        own={owner: np.unique(places.group(owner)).tolist() for owner in _OWNERS},
+        series=np.unique(places.series).tolist(),
+        images=images.tolist(),
+    )
+
+
+def _searched(comparison: Comparison, group: Group, rows: list[int]) -> Places:
+    """Return the places of a group's vectors, but for damaged ones, which are in no index."""
+    places = comparison.lookup.in_groups(group, rows)
+    return places.take(comparison.cache.holds(places.vector))
+
+
+def _evenly(places: Places, group: Group) -> Int64Array:
+    """Return the vectors of the images that stand for an example."""
     chosen = standing_for(places, group)
-    evenly = spread(np.zeros(len(chosen), dtype=np.int64), EXAMPLE_IMAGES)
-    own = {owner: np.unique(places.group(owner)).tolist() for owner in _OWNERS}
-    return ResolvedExample(cache.vectors(chosen.take(evenly).vector), own)
+    return chosen.vector[spread(np.zeros(len(chosen), dtype=np.int64), EXAMPLE_IMAGES)]
 
 
 def standing_for(places: Places, group: Group) -> Places:

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cbmir_node.catalog.candidates import CandidateConditions
 from cbmir_node.catalog.vector_lookup import Group, Int64Array, Places, VectorLookup
-from cbmir_node.index import SpaceCache
+from cbmir_node.index import VectorArray
+from cbmir_node.search.choices import Choices
+from cbmir_node.search.comparison import Comparison
 from cbmir_node.search.examples import (
     GROUP_OF_LEVEL,
     ResolvedExample,
@@ -19,16 +22,21 @@ from cbmir_node.search.examples import (
     resolve,
     standing_for,
 )
-from cbmir_node.search.query import Float32Array, Method, SimilarityQuery, SimilarMatch
-from cbmir_node.search.ranking import (
-    pairwise_similarity,
-    rank,
-    score_groups,
-    similarity_from_score,
-)
+from cbmir_node.search.query import SimilarityQuery, SimilarMatch
+from cbmir_node.search.ranking import rank, score_groups
+from cbmir_node.search.restrictions import candidate_conditions
 
 _NEIGHBOURS_AT_ONCE = 65_536
 """Neighbours asked of the index in one search, over all example images: bounds the memory."""
+
+
+_REACH = 3
+_RERANK_REACH = 10
+"""Groups found by the index, as a multiple of the answers wanted: the ranking may turn them round,
+and all the more where it compares other vectors than the index did."""
+
+_FEWEST = 10
+"""Answers for which there is always reach."""
 
 
 @dataclass(frozen=True)
@@ -38,81 +46,80 @@ class Pipeline:
     Attributes
     ----------
     query : SimilarityQuery
-    method : {"cosine", "euclidean"}
-    k : int
-        Answers at most.
-    exclude_same_patient : bool
-    lookup : VectorLookup
-    cache : SpaceCache
-        Caught up.
+    choices : Choices
+    near, final : Comparison
+        What finds near images and what ranks; the same object unless codes are re-ranked. Their
+        caches are caught up.
     """
 
     query: SimilarityQuery
-    method: Method
-    k: int
-    exclude_same_patient: bool
-    lookup: VectorLookup
-    cache: SpaceCache
+    choices: Choices
+    near: Comparison
+    final: Comparison
 
     def run(self) -> list[SimilarMatch]:
         """Return the ranking, best first."""
-        examples = [resolve(example, self.lookup, self.cache) for example in self.query.examples]
+        examples = [resolve(example, self.near, self.final) for example in self.query.examples]
         candidates = self._candidates(examples)
         return self._ranked(examples, candidates) if len(candidates) else []
 
-    def _allowed(self) -> Int64Array | None:
-        """Return the vectors that pass the filters; ``None`` when there is no filter."""
-        query = self.query
-        if not query.filters and query.minimum_age is None and query.maximum_age is None:
-            return None
-        return self.lookup.matching(query.filters, query.minimum_age, query.maximum_age)
+    def _filters(
+        self, examples: list[ResolvedExample], wanted: CandidateConditions, lookup: VectorLookup
+    ) -> tuple[Int64Array | None, Int64Array]:
+        """Return the vectors that may be candidates, ``None`` for all, and those that may not."""
+        excluded = self._excluded(examples, lookup)
+        if not wanted.restrict:
+            return None, excluded
+        return np.setdiff1d(lookup.matching(wanted), excluded), excluded
 
-    def _excluded(self, examples: list[ResolvedExample]) -> Int64Array:
+    def _excluded(self, examples: list[ResolvedExample], lookup: VectorLookup) -> Int64Array:
         """Return the vectors of the examples' own studies and, unless wished for, patients."""
         groups: list[Group] = ["study"]
-        if self.exclude_same_patient:
+        if self.choices.exclude_same_patient:
             groups.append("patient")
         own = [
-            self.lookup.in_groups(group, [row for one in examples for row in one.own[group]]).vector
+            lookup.in_groups(group, [row for one in examples for row in one.own[group]]).vector
             for group in groups
         ]
         return np.unique(np.concatenate(own))
 
     def _candidates(self, examples: list[ResolvedExample]) -> Places:
         """Return the images to compare with: those of few groups all, else of the nearest."""
-        allowed, excluded = self._allowed(), self._excluded(examples)
+        near, final = self.near.lookup, self.final.lookup
+        wanted = candidate_conditions(self.query, self.choices, examples, near)
+        allowed, excluded = self._filters(examples, wanted, near)
         group = GROUP_OF_LEVEL[self.query.level]
-        if allowed is not None:
-            allowed = np.setdiff1d(allowed, excluded)
         groups = self._few_groups(allowed, group)
         if groups is None:
-            vectors = np.concatenate([example.vectors for example in examples])
+            vectors = np.concatenate([example.near for example in examples])
             groups = self._near_groups(vectors, allowed, excluded, group)
-        members = self.lookup.in_groups(group, groups.tolist())
+        if final is not near:  # another vector space has other rows
+            allowed, excluded = self._filters(examples, wanted, final)
+        members = final.in_groups(group, groups.tolist())
         if allowed is not None:
             members = members.take(np.isin(members.vector, allowed))
         members = members.take(~np.isin(members.vector, excluded))
         # the catalogue may have newer vectors than the index, and damaged ones
-        members = members.take(self.cache.holds(members.vector))
+        members = members.take(self.final.cache.holds(members.vector))
         return standing_for(members, group)
 
     @property
     def _enough(self) -> int:
-        """Number of groups to rank: more than are wanted, since the ranking may turn them round."""
-        return max(3 * self.k, 30)
+        """Number of groups to rank, more than are wanted."""
+        return (_RERANK_REACH if self.choices.rerank else _REACH) * max(self.choices.k, _FEWEST)
 
     def _few_groups(self, allowed: Int64Array | None, group: Group) -> Int64Array | None:
         """Return all groups where they are so few that finding the nearest saves nothing."""
         if allowed is None:
-            groups = self.lookup.groups(group, self._enough + 1)
+            groups = self.near.lookup.groups(group, self._enough + 1)
             return groups if len(groups) <= self._enough else None
         if len(allowed) <= 4 * self._enough:
-            return np.unique(self.lookup.of_vectors(allowed.tolist()).group(group))
+            return np.unique(self.near.lookup.of_vectors(allowed.tolist()).group(group))
         return None
 
     def _near_groups(
         self,
-        vectors: Float32Array,
+        vectors: VectorArray,
         allowed: Int64Array | None,
         excluded: Int64Array,
         group: Group,
@@ -123,25 +130,25 @@ class Pipeline:
         are looked for, until there are enough: every look finds at least one and costs the same.
         """
         reach = max(1, min(4 * self._enough, _NEIGHBOURS_AT_ONCE // len(vectors)))
-        found: list[int] = []
+        lookup, found = self.near.lookup, list[int]()
         while len(found) < self._enough:
-            near = self.cache.search(vectors, reach, allowed=allowed, excluded=excluded)
-            places = self.lookup.of_vectors(near.ids[near.ids >= 0].tolist())
-            similarities = similarity_from_score(near.scores, self.method)
+            near = self.near.cache.search(vectors, reach, allowed=allowed, excluded=excluded)
+            places = lookup.of_vectors(near.ids[near.ids >= 0].tolist())
+            similarities = self.near.similarity(near.scores)
             groups = nearest_groups(near.ids, similarities, places, group, 2 * self._enough)
             if not len(groups):
                 break
             found += groups.tolist()
-            excluded = np.union1d(excluded, self.lookup.in_groups(group, groups.tolist()).vector)
+            excluded = np.union1d(excluded, lookup.in_groups(group, groups.tolist()).vector)
         return np.asarray(found[: 2 * self._enough], dtype=np.int64)
 
     def _ranked(self, examples: list[ResolvedExample], candidates: Places) -> list[SimilarMatch]:
         """Score every candidate group against every example and order them by the mean."""
-        vectors = self.cache.vectors(candidates.vector)
+        vectors = self.final.cache.vectors(candidates.vector)
         groups = candidates.group(GROUP_OF_LEVEL[self.query.level])
         scores = [
             score_groups(
-                pairwise_similarity(example.vectors, vectors, self.method),
+                self.final.pairwise(example.final, vectors),
                 groups,
                 mutual=self.query.level != "IMAGE",
             )
@@ -154,8 +161,8 @@ class Pipeline:
             np.stack([score.best for score in scores])[closest, np.arange(len(rows))]
         ]
         order = rank(similarity, rows)
-        order = order[similarity[order] >= self.query.minimum_similarity][: self.k]
-        frames = self.lookup.frames(best[order].tolist())
+        order = order[similarity[order] >= self.query.minimum_similarity][: self.choices.k]
+        frames = self.final.lookup.frames(best[order].tolist())
         return [
             SimilarMatch(
                 rank=number,

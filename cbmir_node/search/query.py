@@ -17,11 +17,15 @@ SAME_TAGS: tuple[SameTag, ...] = ("Modality", "BodyPartExamined", "PatientSex", 
 SimilarityLevel = Literal["STUDY", "SERIES", "IMAGE"]
 
 Float32Array = npt.NDArray[np.float32]
+UInt8Array = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Example:
     """One thing to find the like of: something in the node, or a file's vectors.
+
+    A file's is built by `cbmir_node.search.file_examples.example_from_frames`; what follows
+    `vectors` describes a file and is not looked at otherwise.
 
     Attributes
     ----------
@@ -30,11 +34,21 @@ class Example:
     uid : str
         Study, Series or SOP Instance UID; for a file whatever it is called in messages.
     vectors : float32 [N, D], optional
-        The frames of a file; `uid` is then not looked up.
+        The frames of a file in the space ``embedding``; `uid` is then not looked up.
     model_sha256 : str
-        Of a file: what it was embedded with.
+        What it was embedded with.
     study_instance_uid, patient_identity : str
-        Of a file: whose it is (`catalog.records.patient_identity`). The node may have them too.
+        Whose it is (`catalog.records.patient_identity`). The node may have them too.
+    layers : mapping of str to float32 [N, E]
+        The frames in the spaces ``embedding.<layer>``.
+    codes : uint8 [N, B / 8], optional
+        Their hash codes, as `FrameVectors.code`.
+    predictions : sequence of (str, float)
+        Most probable class and its probability of each frame; empty without classes.
+    tags : mapping of str to str
+        Modality, BodyPartExamined and PatientSex as catalogue text, for `same_tags`.
+    age_years : float or None
+        Patient's age at the study, for `same_tags`.
     """
 
     level: SimilarityLevel
@@ -43,6 +57,11 @@ class Example:
     model_sha256: str = ""
     study_instance_uid: str = ""
     patient_identity: str = ""
+    layers: Mapping[str, Float32Array] = field(default_factory=dict)
+    codes: UInt8Array | None = None
+    predictions: Sequence[tuple[str, float]] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    age_years: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,19 +79,22 @@ class SimilarityQuery:
     method : {"cosine", "euclidean", "hamming"} or None
         ``None`` takes the configured one.
     rerank : bool or None
-        With ``hamming``: order the images nearest by code by the cosine of their embeddings.
-        ``None`` as configured.
+        With ``hamming``: order what is nearest by code by the cosine of `space`, and answer with
+        that similarity. ``None`` as configured.
     space : str or None
         Which of the model's vectors are compared, ``embedding`` or ``embedding.<layer>``; ``None``
-        as configured. Codes belong to the image and not to a space.
+        as configured. Codes belong to the image and not to a space: ``hamming`` looks at it only
+        to re-rank.
     by_class : bool or None
-        Leave out candidates whose predicted class is not the examples'. Only predictions of at
-        least the configured probability are trusted, on either side. ``None`` as configured.
+        Leave out candidates whose predicted class is none of the examples' (Qayyum et al. 2017).
+        Only predictions of at least the configured probability are trusted, on either side: an
+        example without a trusted class restricts nothing. ``None`` as configured.
     predicted_class : str or None
         Only candidates that the model takes for this class.
     same_tags : sequence of SameTag or None
-        Only candidates that share these tags with the examples; a tag that is empty in an example
-        or in a candidate restricts nothing. ``None`` as configured.
+        Only candidates that share these tags with an example (after Haripriya and Porkodi); a
+        tag that is empty in an example or in a candidate restricts nothing. ``None`` as
+        configured.
     filters : mapping of str to str
         Catalogue keys as in C-FIND (wildcards, date ranges, lists of UIDs); only instances whose
         tags match are candidates.
@@ -130,9 +152,16 @@ class SimilarMatch:
 
 @dataclass(frozen=True)
 class SimilarityAnswer:
-    """A ranking and how it was made."""
+    """A ranking and how it was made.
+
+    Attributes
+    ----------
+    space : str
+        The vector space of the query, see `SimilarityQuery.space`.
+    """
 
     level: SimilarityLevel
     method: Method
     model: str
     matches: list[SimilarMatch]
+    space: str = "embedding"

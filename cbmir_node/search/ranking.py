@@ -7,25 +7,38 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from cbmir_node.index import UInt8Array, VectorArray
 from cbmir_node.search.query import Float32Array, Method
 
 Int64Array = npt.NDArray[np.int64]
 
 
-def similarity_from_score(scores: Float32Array, method: Method) -> Float32Array:
+def similarity_from_score(scores: Float32Array, method: Method, bits: int = 0) -> Float32Array:
     """Map an index's scores to similarities in [0, 1], higher is more alike.
 
-    ``cosine``: ``(1 + cos) / 2``. ``euclidean``: ``1 / (1 + distance)``.
+    ``cosine``: ``(1 + cos) / 2``. ``euclidean``: ``1 / (1 + distance)``. ``hamming``: the share of
+    bits that agree, ``1 - distance / bits``.
     """
+    if method == "hamming":
+        return np.clip(1 - scores / bits, 0, 1).astype(np.float32)
     if method == "cosine":
         return np.clip((1 + scores) / 2, 0, 1).astype(np.float32)
     return (1 / (1 + np.maximum(scores, 0))).astype(np.float32)
 
 
 def pairwise_similarity(
-    queries: Float32Array, candidates: Float32Array, method: Method
+    queries: VectorArray, candidates: VectorArray, method: Method
 ) -> Float32Array:
-    """Return the similarity of every query to every candidate, float32 [M, N]."""
+    """Return the similarity of every query to every candidate, float32 [M, N].
+
+    Parameters
+    ----------
+    queries, candidates : float32 [M, D] and [N, D], or uint8 [M, B / 8] and [N, B / 8]
+        Codes with ``hamming``, else vectors.
+    """
+    if method == "hamming":
+        agreement = _signs(queries) @ _signs(candidates).T  # whole numbers: exact in float32
+        return similarity_from_score(agreement / (8 * queries.shape[1]), "cosine")
     if method == "cosine":
         return similarity_from_score(_unit(queries) @ _unit(candidates).T, method)
     squared = (
@@ -34,6 +47,11 @@ def pairwise_similarity(
         - 2 * (queries @ candidates.T)
     )
     return similarity_from_score(np.sqrt(np.maximum(squared, 0)), method)
+
+
+def _signs(codes: UInt8Array) -> Float32Array:
+    """Return the bits of codes [n, B / 8] as 1 and -1, float32 [n, B]."""
+    return 2 * np.unpackbits(codes, axis=1).astype(np.float32) - 1
 
 
 def _unit(vectors: Float32Array) -> Float32Array:
@@ -88,9 +106,7 @@ def score_groups(similarities: Float32Array, groups: Int64Array, *, mutual: bool
         similarity = ((forward + backward) / 2).astype(np.float32)
     else:
         similarity = closest
-    best = np.empty(len(unique), dtype=np.int64)
-    for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(order)], strict=True)):
-        best[number] = order[start + int(np.argmax(by_candidate[start:end]))]
+    best = order[np.lexsort((-by_candidate, groups[order]))[starts]]
     return GroupScores(unique, similarity, best, closest)
 
 

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import func, select
 
-from cbmir_node.catalog import schema
+from cbmir_node.catalog import consistency, schema
+from cbmir_node.catalog.candidates import CandidateConditions
 from cbmir_node.catalog.database import Catalog, open_catalog
 from cbmir_node.catalog.group_commit import GroupCommit
 from cbmir_node.catalog.hierarchy import find
@@ -24,7 +26,7 @@ from cbmir_node.catalog.records import InstanceRecord, make_record
 from cbmir_node.catalog.registration import StoreOutcome, register
 from cbmir_node.catalog.statistics import count_states
 from cbmir_node.catalog.vector_lookup import VectorLookup
-from cbmir_node.catalog.vectors import FrameVectors, VectorRows, write_vectors
+from cbmir_node.catalog.vectors import CodeRows, FrameVectors, VectorRows, write_vectors
 from cbmir_node.catalog.work_queue import WorkQueue, lease_owners, release_leases
 from cbmir_node.errors import CatalogError, ConfigurationError, QueryError
 from tests.objects import make_object
@@ -77,6 +79,33 @@ def test_migrations_build_the_schema_of_the_code(catalog: Catalog) -> None:
     with catalog.write() as connection:
         context = MigrationContext.configure(connection, opts={"compare_server_default": False})
         assert compare_metadata(context, schema.metadata) == []
+
+
+def test_models_installed_before_codes_were_searched_keep_theirs(tmp_path: Path) -> None:
+    opened = Catalog(f"sqlite:///{tmp_path / 'old.sqlite'}")
+    with opened._alembic(opened.write) as config:
+        command.upgrade(config, "0001")
+    with opened.write() as connection:
+        run = connection.exec_driver_sql
+        run("PRAGMA defer_foreign_keys=ON")  # the vectors' instances do not matter here
+        for model in (1, 2):
+            run(f"INSERT INTO models VALUES ({model}, '{model}', 'm', '1', '{{}}', 'installed', 0)")
+            code = "NULL" if model == 1 else "x'00FF'"
+            run(
+                "INSERT INTO vectors (instance, model, space, frame_number, vector, code) "
+                f"VALUES (1, {model}, 'embedding', 1, x'00', {code})"
+            )
+        run("INSERT INTO patients (id, identity) VALUES (1, 'P')")
+        run("INSERT INTO studies (id, patient, received_at, updated_at) VALUES (1, 1, 0, 0)")
+        run("INSERT INTO series (id, study) VALUES (1, 1)")
+        run(
+            "INSERT INTO instances (id, series, transfer_syntax_uid, path, size_bytes, "
+            "content_sha256, has_pixels, representative, source, received_at) "
+            "VALUES (1, 1, '', '', 0, '', 1, 1, '', 0)"
+        )
+    opened.upgrade()
+    assert [model.code_bits for model in ModelRegistry(opened).all()] == [0, 16]
+    opened.close()
 
 
 def test_many_threads_store_one_hierarchy_once(catalog: Catalog) -> None:
@@ -293,6 +322,28 @@ def test_a_failure_of_a_file_that_was_mended_meanwhile_is_tried_again(
     assert retried.path == "another.dcm"
 
 
+def test_codes_share_the_rows_of_the_embedding(catalog: Catalog) -> None:
+    registry = ModelRegistry(catalog)
+    registry.use(registry.add("0" * 64, "tiny", "1", {"embedding": 2, "embedding.fc": 3}, 16))
+    model = registry.active()
+    assert model.code_bits == 16
+    store(catalog, *(record(SOPInstanceUID=f"1.{number}") for number in range(4)))
+    codes = {"1.0": b"\x01\x02", "1.1": b"\xff\x00", "1.2": b"\x00", "1.3": None}
+    spaces = {"embedding": np.ones(2, np.float32), "embedding.fc": np.ones(3, np.float32)}
+    claims = WorkQueue(catalog, "test/1", 60).claim(model.row, 10)
+    write_vectors(
+        catalog,
+        [(one, [FrameVectors(1, spaces, codes[one.sop_instance_uid])]) for one in claims],
+    )
+    rows = CodeRows(catalog, model.row, 2)
+    ids, found = rows.added_after(0, 10)
+    assert found.dtype == np.uint8
+    assert sorted(found.tolist()) == [[1, 2], [255, 0]]  # what is damaged is left out
+    assert set(ids) < set(VectorRows(catalog, model.row, "embedding", 2).added_after(0, 10)[0])
+    assert rows.counts()[0] == 4
+    assert [uid for _, uid in consistency.wrong_length(catalog, model)] == ["1.2", "1.3"]
+
+
 def test_lookup_joins_vectors_with_tags(catalog: Catalog, model: InstalledModel) -> None:
     store(
         catalog,
@@ -301,11 +352,11 @@ def test_lookup_joins_vectors_with_tags(catalog: Catalog, model: InstalledModel)
     )
     embed(catalog, model, (1, 0))
     lookup = VectorLookup(catalog, model.row, "embedding")
-    assert len(lookup.matching({})) == 2
-    assert len(lookup.matching({"Modality": "CT"})) == 1
-    assert len(lookup.matching({"StudyDate": "20200601-"})) == 1
-    assert len(lookup.matching({}, minimum_age=45, maximum_age=45)) == 1
-    assert len(lookup.matching({}, maximum_age=9)) == 0
+    assert len(lookup.matching(CandidateConditions())) == 2
+    assert len(lookup.matching(CandidateConditions({"Modality": "CT"}))) == 1
+    assert len(lookup.matching(CandidateConditions({"StudyDate": "20200601-"}))) == 1
+    assert len(lookup.matching(CandidateConditions(minimum_age=45, maximum_age=45))) == 1
+    assert len(lookup.matching(CandidateConditions(maximum_age=9))) == 0
     assert lookup.newest_study({}) == "1.2"
     (study,) = lookup.rows_of("study", "1.1")
     places = lookup.in_groups("study", [study])

@@ -106,7 +106,7 @@ def test_a_failing_gpu_fails_its_queries_and_not_the_thread():
 def test_the_thread_ends_with_its_index(monkeypatch):
     monkeypatch.setattr(faiss_gpu, "_copy_to_gpu", lambda vectors, metric: faiss.IndexFlatL2(2))
     before = set(threading.enumerate())
-    index = GpuFlatIndex(2, "euclidean", Rows.empty(2))
+    index = GpuFlatIndex(2, "euclidean", Rows.room(0, 2, np.float32))
     (thread,) = set(threading.enumerate()) - before
     del index
     gc.collect()

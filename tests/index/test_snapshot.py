@@ -154,6 +154,10 @@ DAMAGES = {
         np.save(path / "vectors.npy", np.zeros((3, 9), np.float32)),
         _edit(path, vectors_bytes=(path / "vectors.npy").stat().st_size),
     ),
+    "vectors of another type": lambda path: (
+        np.save(path / "vectors.npy", np.zeros((9, 3), np.uint8)),
+        _edit(path, vectors_bytes=(path / "vectors.npy").stat().st_size),
+    ),
     "no vectors": lambda path: (path / "vectors.npy").unlink(),
     "one bit of an id": lambda path: _flip_byte(path / "ids.npy", -3),
     "no ids": lambda path: (path / "ids.npy").unlink(),

@@ -97,3 +97,31 @@ def test_queries_go_on_while_another_index_is_opened(
     asked.join(60)
     assert answered
     assert not maintenance.is_alive()
+
+
+def test_what_fails_with_the_next_model_does_not_hold_it_up(node: Node) -> None:
+    node.registry.use(node.new)
+    queue = WorkQueue(node.catalog, "t/1", 60)
+    failing, _ = queue.claim(node.new.row, 10)
+    queue.finish(failing, "failed", "no vector from this one", 2)
+    assert node.registry.switch_if_ready() is None
+    queue.release()
+    node.embed(node.new)
+    switched = node.registry.switch_if_ready()
+    assert switched is not None
+    assert switched.version == "2"
+
+
+def test_receptions_that_go_on_do_not_put_the_switch_off(node: Node) -> None:
+    """What arrives is pending with both models: it cannot be found now and is not lost."""
+    node.registry.use(node.new)
+    node.embed(node.new)
+    store(node.catalog, record(StudyInstanceUID="1.3"))
+    node.embed(node.old)
+    assert node.registry.switch_if_ready() is None  # it would be found no longer
+    node.embed(node.new)
+    store(node.catalog, record(StudyInstanceUID="1.4"))
+    assert node.registry.switch_if_ready() is not None
+    node.embed(node.new)
+    found = {match.row for match in node.search.answer(QUERY).matches}
+    assert len(found) == 3

@@ -50,6 +50,23 @@ def test_scores_of_the_index_map_like_pairs_do() -> None:
         0,
     ]
     assert similarity_from_score(np.float32([0, 1, np.inf]), "euclidean").tolist() == [1, 0.5, 0]
+    assert similarity_from_score(np.float32([0, 4, 16, np.inf]), "hamming", bits=16).tolist() == [
+        1,
+        0.75,
+        0,
+        0,
+    ]
+
+
+def test_codes_are_as_alike_as_the_share_of_bits_that_agree() -> None:
+    queries = RANDOM.integers(0, 256, (3, 9), dtype=np.uint8)
+    candidates = np.concatenate([queries, ~queries, RANDOM.integers(0, 256, (5, 9), np.uint8)])
+    differing = np.unpackbits(queries[:, None] ^ candidates[None], axis=2).sum(axis=2)
+    similarity = pairwise_similarity(queries, candidates, "hamming")
+    assert similarity.dtype == np.float32
+    np.testing.assert_allclose(similarity, 1 - differing / 72, rtol=1e-6)
+    # equal distances stay equal, or ties would be broken by rounding
+    assert len(np.unique(similarity)) == len(np.unique(differing))
 
 
 def test_a_single_pair_scores_its_similarity() -> None:
