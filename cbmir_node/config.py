@@ -187,6 +187,12 @@ class SearchSettings(_Section):
         True, description="leave out other studies of the query's patient"
     )
 
+    @field_validator("same_tags", mode="before")
+    @classmethod
+    def _from_text(cls, tags: object) -> object:
+        """Take ``Modality,PatientSex`` too: an environment variable holds no list."""
+        return tuple(filter(None, tags.split(","))) if isinstance(tags, str) else tags
+
 
 class WorkerSettings(_Section):
     """The embedding worker."""

@@ -57,15 +57,16 @@ def configuration_page() -> str:
         "Written by `python docs/reference.py` from `cbmir_node/config.py`.",
         "",
         "Settings come, later ones winning, from the defaults below, a TOML file (`--config`,",
-        "see `conf/cbmir-node.toml`), environment variables (`CBMIR_DICOM__PORT=11113`) and",
-        "command-line flags. A key that is not listed is an error that names it;",
+        "see `conf/cbmir-node.toml`), environment variables (`CBMIR_DICOM__PORT=11113`; a list as",
+        "`CBMIR_SEARCH__SAME_TAGS=Modality,PatientSex`) and command-line flags. A key that is not",
+        "listed is an error that names it;",
         "`cbmir-node config check` tells before a start, `config show` what is in force.",
         "",
         "| key | default | meaning |",
         "| --- | --- | --- |",
     ]
     for key, field in setting_keys(Settings):
-        unset = field.default in (None, "", PydanticUndefined)
+        unset = field.default in (None, "", (), PydanticUndefined)
         default = "" if unset else f"`{str(field.default).replace('None', '')}`"
         lines.append(f"| `{key}` | {default} | {field.description} |")
     return "\n".join(lines) + "\n"

@@ -63,4 +63,6 @@ def _without_password(settings: Settings) -> Settings:
 def _toml(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return json.dumps(value)
     return json.dumps(str(value)) if isinstance(value, str | Path) else str(value)

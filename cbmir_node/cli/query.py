@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Unpack
 
 import click
-import numpy as np
 
 from cbmir_node.archive.header import read_header
 from cbmir_node.catalog.hierarchy import rows_by_number
-from cbmir_node.catalog.records import RECORD_KEYWORDS, patient_identity, read_attributes
+from cbmir_node.catalog.records import RECORD_KEYWORDS
 from cbmir_node.cli.options import as_json, print_json, print_table, settings_options
 from cbmir_node.cli.ranges import AgeRange, ages, dates
+from cbmir_node.cli.retrieval import (
+    RetrievalChoices,
+    RetrievalWishes,
+    described,
+    retrieval_choices,
+    retrieval_options,
+)
 from cbmir_node.config import Settings
-from cbmir_node.embedding.contract import EMBEDDING
 from cbmir_node.embedding.session import EmbeddingModel
 from cbmir_node.errors import CatalogError
 from cbmir_node.imaging.decoder_process import DecoderProcess
 from cbmir_node.node import open_search
+from cbmir_node.search.file_examples import example_from_frames
 from cbmir_node.search.query import (
-    METHODS,
     Example,
-    Method,
     SimilarityAnswer,
     SimilarityLevel,
     SimilarityQuery,
@@ -69,7 +74,7 @@ _SHOWN: dict[SimilarityLevel, tuple[str, ...]] = {
     show_default=True,
     help="What is ranked.",
 )
-@click.option("--method", type=click.Choice(METHODS), help="Distance.  [default: search.method]")
+@retrieval_options
 @click.option("--modality", help="Only this Modality.")
 @click.option("--body-part", help="Only this Body Part Examined; wildcards * and ?.")
 @click.option("--sex", type=click.Choice(["F", "M", "O"]), help="Only this Patient's Sex.")
@@ -96,7 +101,6 @@ def query(
     files: tuple[Path, ...],
     k: int | None,
     level: str,
-    method: Method | None,
     modality: str | None,
     body_part: str | None,
     sex: str | None,
@@ -104,6 +108,7 @@ def query(
     study_date: str | None,
     same_patient: bool,
     as_json: bool,
+    **wishes: Unpack[RetrievalWishes],
 ) -> None:
     """Find what looks like the examples, best first, from a running or a stopped node.
 
@@ -113,6 +118,7 @@ def query(
         raise click.UsageError(
             "name an example: --study, --series, --instance or --file (see --help)"
         )
+    choices = retrieval_choices(settings.search, **wishes)
     minimum_age, maximum_age = age
     filters = {
         # code strings are upper case (PS3.5 6.2)
@@ -134,14 +140,14 @@ def query(
                 examples=examples,
                 level=level.upper(),  # type: ignore[arg-type]  # click checked the choice
                 k=k,
-                method=method,
+                **choices,
                 filters={key: value for key, value in filters.items() if value},
                 minimum_age=minimum_age,
                 maximum_age=maximum_age,
                 exclude_same_patient=False if same_patient else None,
             )
         )
-        _show(stores, answer, as_json=as_json)
+        _show(stores, answer, choices, as_json=as_json)
     finally:
         stores.close()
 
@@ -156,21 +162,20 @@ def _file_examples(stores: Stores, files: tuple[Path, ...]) -> list[Example]:
         for path in files:
             header = read_header(path, RECORD_KEYWORDS)
             frames = decoder.decode(path, network.description.preprocessing)
-            vectors = [frame.spaces[EMBEDDING] for frame in frame_vectors(frames, network)]
             examples.append(
-                Example(
-                    "IMAGE",
+                example_from_frames(
                     str(path),
-                    np.stack(vectors),
-                    model_sha256=network.description.sha256,
-                    study_instance_uid=header.study_instance_uid,
-                    patient_identity=patient_identity(read_attributes(header.attributes)),
+                    frame_vectors(frames, network),
+                    header.attributes,
+                    network.description.sha256,
                 )
             )
     return examples
 
 
-def _show(stores: Stores, answer: SimilarityAnswer, *, as_json: bool) -> None:
+def _show(
+    stores: Stores, answer: SimilarityAnswer, choices: RetrievalChoices, *, as_json: bool
+) -> None:
     level = answer.level
     shown = _SHOWN[level]
     found = rows_by_number(stores.catalog, level, [match.row for match in answer.matches], shown)
@@ -193,8 +198,8 @@ def _show(stores: Stores, answer: SimilarityAnswer, *, as_json: bool) -> None:
         print_json(
             {
                 "level": answer.level.lower(),
-                "method": answer.method,
                 "model": answer.model,
+                **choices,
                 "results": results,
             }
         )
@@ -213,3 +218,4 @@ def _show(stores: Stores, answer: SimilarityAnswer, *, as_json: bool) -> None:
     )
     if not results:
         click.echo("nothing similar: no other study is embedded yet, or the filters leave none")
+    click.echo(f"by {answer.model}, {described(choices)}")

@@ -18,12 +18,8 @@ from cbmir_node.catalog.keys import UNIQUE_KEY
 from cbmir_node.config import DicomSettings
 from cbmir_node.dicom.answers import make_answer
 from cbmir_node.dicom.keys import FindKeys, is_definite, read_keys, tag_of
-from cbmir_node.dicom.private import (
-    ANSWERED,
-    PrivateRequest,
-    add_private_block,
-    read_private_request,
-)
+from cbmir_node.dicom.private import ANSWERED, ANSWERED_WHEN_ASKED, add_private_block
+from cbmir_node.dicom.private_request import PrivateRequest, read_private_request
 from cbmir_node.dicom.statuses import RefusedRequestError, Status
 from cbmir_node.errors import UnknownExampleError
 from cbmir_node.search.query import (
@@ -91,13 +87,22 @@ def similar_matches(
             level=cast(SimilarityLevel, keys.level),
             k=private.maximum_results,
             method=private.method,
+            rerank=private.rerank,
+            space=private.space,
+            by_class=private.by_class,
+            predicted_class=private.predicted_class,
+            same_tags=private.same_tags,
             filters=_filters(keys),
             minimum_age=private.minimum_age,
             maximum_age=private.maximum_age,
             minimum_similarity=private.minimum_similarity,
         )
     )
-    elements = ANSWERED if private_class else private.requested
+    elements = [
+        element
+        for element in (*ANSWERED, *ANSWERED_WHEN_ASKED)
+        if element in private.present or (private_class and element in ANSWERED)
+    ]
     values = _values(keys, ranking, catalog)
     for match in ranking.matches:
         if match.row not in values:  # removed since it was ranked

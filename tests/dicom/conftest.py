@@ -44,7 +44,9 @@ class ScriptedSearch:
             self._match(rank, match, key)
             for rank, match in enumerate(others[: query.k or 20], start=1)
         ]
-        return SimilarityAnswer(query.level, query.method or "cosine", "tiny:1", matches)
+        return SimilarityAnswer(
+            *(query.level, query.method or "cosine", "tiny:1", matches, query.space or "embedding")
+        )
 
     def newest_study(self, filters: Mapping[str, str]) -> str | None:
         found = find(self.catalog, "STUDY", filters, ["StudyInstanceUID"], 1)

@@ -8,12 +8,19 @@ from cbmir_node.catalog.hierarchy import COMPUTED_KEYS
 from cbmir_node.catalog.keys import KEYS
 from cbmir_node.dicom.private import (
     ANSWERED,
+    ANSWERED_WHEN_ASKED,
     ASKED,
     ELEMENTS,
     PRIVATE_CREATOR,
     PRIVATE_GROUP,
     RESERVED,
     SIMILARITY_FIND,
+)
+from cbmir_node.dicom.private_request import (
+    FLAG_VALUES,
+    METHOD_VALUES,
+    NO_TAGS,
+    SAME_TAG_VALUES,
 )
 from cbmir_node.dicom.statuses import Status
 from tests.conftest import REPOSITORY
@@ -42,8 +49,17 @@ def test_private_elements() -> None:
         element.name for element in ASKED
     }
     assert {name for name, row in by_name.items() if row[5]} == {
-        element.name for element in ANSWERED
+        element.name for element in (*ANSWERED, *ANSWERED_WHEN_ASKED)
     }
+
+
+def test_values_of_code_strings() -> None:
+    (same_tags,) = (row for row in cells(r"\(0079,xx19\)"))
+    assert set(re.findall(r"[A-Z_]{3,}", same_tags[4])) == {*SAME_TAG_VALUES, NO_TAGS}
+    (method,) = (row for row in cells(r"\(0079,xx05\)"))
+    assert set(re.findall(r"[A-Z]{3,}", method[4])) == set(METHOD_VALUES)
+    for value in (*SAME_TAG_VALUES, NO_TAGS, *METHOD_VALUES, *FLAG_VALUES):
+        assert re.fullmatch(r"[A-Z0-9_ ]{1,16}", value)  # PS3.5 6.2, VR CS
 
 
 def test_sop_class_and_creator() -> None:

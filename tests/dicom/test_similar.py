@@ -12,6 +12,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from cbmir_node.dicom.private import (
     ANSWERED,
+    CLASS_RESTRICTION,
     ELEMENTS,
     MAXIMUM_AGE,
     MAXIMUM_RESULTS,
@@ -23,10 +24,13 @@ from cbmir_node.dicom.private import (
     PRIVATE_CREATOR,
     PRIVATE_GROUP,
     RANK,
+    RE_RANK,
     RETRIEVAL_METHOD,
     RETRIEVAL_MODEL,
+    SAME_TAGS,
     SIMILARITY,
     SIMILARITY_FIND,
+    VECTOR_SPACE,
     PrivateElement,
 )
 from cbmir_node.errors import ModelError, NotEmbeddedError, QueryError
@@ -253,32 +257,78 @@ def test_private_class(
     assert values == [0.99, 1, image, 1, "EUCLIDEAN", "tiny:1", "CT_HEAD", 0.75]
 
 
-@pytest.mark.parametrize(
-    ("private", "status", "offending"),
-    [
-        ({MAXIMUM_RESULTS: 0}, 0xA900, MAXIMUM_RESULTS),
-        ({MINIMUM_SIMILARITY: 1.5}, 0xA900, MINIMUM_SIMILARITY),
-        ({MINIMUM_SIMILARITY: [0.1, 0.2]}, 0xA900, MINIMUM_SIMILARITY),
-        ({RETRIEVAL_METHOD: "GUESS"}, 0xA900, RETRIEVAL_METHOD),
-        ({MINIMUM_AGE: -1.0}, 0xA900, MINIMUM_AGE),
-        ({NEGATIVE_EXAMPLE_UIDS: "1.2"}, 0xC103, NEGATIVE_EXAMPLE_UIDS),
-        ({RETRIEVAL_MODEL: "other"}, 0xC103, RETRIEVAL_MODEL),
-        ({PREDICTED_CLASS: "CT_HEAD"}, 0xC103, PREDICTED_CLASS),
-    ],
+REFUSED: tuple[tuple[dict[PrivateElement, Any], int, PrivateElement], ...] = (
+    ({MAXIMUM_RESULTS: 0}, 0xA900, MAXIMUM_RESULTS),
+    ({MINIMUM_SIMILARITY: 1.5}, 0xA900, MINIMUM_SIMILARITY),
+    ({MINIMUM_SIMILARITY: [0.1, 0.2]}, 0xA900, MINIMUM_SIMILARITY),
+    ({RETRIEVAL_METHOD: "GUESS"}, 0xA900, RETRIEVAL_METHOD),
+    ({MINIMUM_AGE: -1.0}, 0xA900, MINIMUM_AGE),
+    ({PREDICTED_CLASS: ["CT_HEAD", "CT_CHEST"]}, 0xA900, PREDICTED_CLASS),
+    ({CLASS_RESTRICTION: "PERHAPS"}, 0xA900, CLASS_RESTRICTION),
+    ({RE_RANK: ["YES", "NO"]}, 0xA900, RE_RANK),
+    ({RE_RANK: "YES", RETRIEVAL_METHOD: "COSINE"}, 0xA900, RE_RANK),
+    ({VECTOR_SPACE: "fc7"}, 0xA900, VECTOR_SPACE),
+    ({SAME_TAGS: ["SEX", "HAIR"]}, 0xA900, SAME_TAGS),
+    ({SAME_TAGS: ["SEX", "NONE"]}, 0xA900, SAME_TAGS),
+    ({NEGATIVE_EXAMPLE_UIDS: "1.2"}, 0xC103, NEGATIVE_EXAMPLE_UIDS),
+    ({RETRIEVAL_MODEL: "other"}, 0xC103, RETRIEVAL_MODEL),
 )
-def test_private_request_out_of_range(
-    node: Node,
-    studies: list[Dataset],
-    private: dict[PrivateElement, Any],
-    status: int,
-    offending: PrivateElement,
-) -> None:
-    identifier = request(private=private, StudyInstanceUID=studies[0].StudyInstanceUID)
-    ((answer, _),) = ask_with(node, identifier, SIMILARITY_FIND)
-    assert answer.Status == status
-    assert answer.OffendingElement == offending.tag
-    assert offending.name in answer.ErrorComment
+
+
+def test_private_request_out_of_range(node: Node, studies: list[Dataset]) -> None:
+    for private, status, offending in REFUSED:
+        identifier = request(private=private, StudyInstanceUID=studies[0].StudyInstanceUID)
+        ((answer, _),) = ask_with(node, identifier, SIMILARITY_FIND)
+        assert answer.Status == status, private
+        assert answer.OffendingElement == offending.tag, private
+        assert offending.name in answer.ErrorComment, private
     assert not node.search.queries
+
+
+CHOICES = (RETRIEVAL_METHOD, RE_RANK, VECTOR_SPACE, CLASS_RESTRICTION, PREDICTED_CLASS, SAME_TAGS)
+AS_CONFIGURED = (None,) * 6
+WISHES: tuple[tuple[dict[PrivateElement, Any], tuple[Any, ...]], ...] = (
+    ({RANK: None}, AS_CONFIGURED),
+    (dict.fromkeys(CHOICES), AS_CONFIGURED),
+    (
+        {
+            RETRIEVAL_METHOD: "HAMMING",
+            RE_RANK: "YES",
+            VECTOR_SPACE: "embedding.fc7",
+            CLASS_RESTRICTION: "YES",
+            PREDICTED_CLASS: "CT_HEAD",
+            SAME_TAGS: ["AGE", "BODY_PART", "AGE"],
+        },
+        (
+            *("hamming", True, "embedding.fc7", True, "CT_HEAD"),
+            ("PatientAge", "BodyPartExamined"),
+        ),
+    ),
+    (
+        {RANK: None, RE_RANK: "NO", CLASS_RESTRICTION: "NO", SAME_TAGS: "NONE"},
+        (None, False, None, False, None, ()),
+    ),
+)
+
+
+@pytest.mark.parametrize("model", [STUDY_ROOT, SIMILARITY_FIND])
+def test_choices_of_the_retrieval(node: Node, studies: list[Dataset], model: str) -> None:
+    for private, wished in WISHES:
+        identifier = request(private=private, StudyInstanceUID=studies[0].StudyInstanceUID)
+        (_, answer), *_, (final, _) = ask_with(node, identifier, model, called="CBMIR_SIM")
+        assert final.Status == 0x0000, final.get("ErrorComment")
+        query = node.search.queries[-1]
+        assert wished == (
+            *(query.method, query.rerank, query.space),
+            *(query.by_class, query.predicted_class, query.same_tags),
+        )
+        assert answer is not None
+        block = answer.private_block(PRIVATE_GROUP, PRIVATE_CREATOR)
+        # the space is answered where it was asked for, and never what only a request has
+        assert (VECTOR_SPACE.offset in block) == (VECTOR_SPACE in private)
+        assert not [e for e in (RE_RANK, CLASS_RESTRICTION, SAME_TAGS) if e.offset in block]
+        if VECTOR_SPACE in private:
+            assert private_value(answer, VECTOR_SPACE) == (query.space or "embedding")
 
 
 def test_private_class_has_no_patient_level(node: Node) -> None:
