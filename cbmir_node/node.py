@@ -81,10 +81,14 @@ class Node:
         exits.callback(self.http.stop)
 
     def _maintain(self) -> None:
-        """Keep the index warm, so that no query waits for a long catch-up."""
+        """Keep the index warm, so that no query waits for a long catch-up.
+
+        A model takes over here, not in the worker: after a round that has opened its index.
+        """
         while not self._stop.wait(_MAINTENANCE_S):
             try:
                 self.search.maintain()
+                self.stores.registry.switch_if_ready()
                 self._maintenance_error = ""
             except Exception as error:  # this thread must live on, and /readyz tell
                 if str(error) != self._maintenance_error:

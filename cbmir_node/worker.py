@@ -101,7 +101,6 @@ class Worker:
         """Work until told to stop."""
         while not stop.is_set():
             done = sum(self._work_or_tell(model) for model in self._stores.registry.in_use())
-            self._stores.registry.switch_if_ready()
             if not done:
                 stop.wait(self._settings.worker.poll_s)
 

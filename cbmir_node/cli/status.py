@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from cbmir_node.catalog.models import InstalledModel
 from cbmir_node.catalog.statistics import count_objects, count_states, failures
 from cbmir_node.cli.options import as_json, print_json, print_table, settings_options
 from cbmir_node.config import Settings
@@ -16,33 +17,51 @@ from cbmir_node.stores import open_stores
 @as_json
 @settings_options
 def status(settings: Settings, show_failures: bool, as_json: bool) -> None:
-    """Show what was received, embedded, failed; from a running or a stopped node."""
+    """Show what was received, embedded, failed; from a running or a stopped node.
+
+    The counts of embedded, pending, no_pixels and failed instances are those of the model in use.
+    While another one is about to take over, its own are shown beside its name.
+    """
     stores = open_stores(settings, create=False)
     try:
         model = stores.registry.active()
         objects = count_objects(stores.catalog)
-        states = count_states(stores.catalog, model.row)
         waiting = next((m for m in stores.registry.all() if m.state == "next"), None)
-        reasons = failures(stores.catalog, model.row, 1000) if show_failures else []
         shown = {
             "running": is_node_running(settings.data_dir),
-            "model": f"{model.name}:{model.version}",
-            "next_model": f"{waiting.name}:{waiting.version}" if waiting else None,
+            "model": _title(model),
+            "next_model": _title(waiting) if waiting else None,
+            "next_states": count_states(stores.catalog, waiting.row) if waiting else None,
             "patients": objects["patients"],
             "studies": objects["studies"],
             "series": objects["series"],
             "received": objects["instances"],
-            **states,
+            **count_states(stores.catalog, model.row),
             "free_mib": stores.archive.free_bytes() >> 20,
         }
+        reasons = [
+            (uid, _title(asked), state, reason)
+            for asked in (model, waiting)
+            if show_failures and asked
+            for uid, state, reason in failures(stores.catalog, asked.row, 1000)
+        ]
     finally:
         stores.close()
     if as_json:
-        listed = [{"sop_instance_uid": u, "state": s, "reason": r} for u, s, r in reasons]
+        keys = ("sop_instance_uid", "model", "state", "reason")
+        listed = [dict(zip(keys, row, strict=True)) for row in reasons]
         print_json({**shown, **({"failures": listed} if show_failures else {})})
         return
+    states = shown.pop("next_states")
+    if isinstance(states, dict):
+        counts = ", ".join(f"{number} {name}" for name, number in states.items())
+        shown["next_model"] = f"{shown['next_model']} ({counts})"
     for name, value in shown.items():
         click.echo(f"{name:<12} {'-' if value is None else value}")
     if reasons:
         click.echo()
-        print_table(["SOPInstanceUID", "state", "reason"], reasons)
+        print_table(["SOPInstanceUID", "model", "state", "reason"], reasons)
+
+
+def _title(model: InstalledModel) -> str:
+    return f"{model.name}:{model.version}"

@@ -12,35 +12,54 @@ Input / output        Shape                 Meaning
 ===================== ===================== ====================================================
 
 The file describes itself in ``metadata_props`` (see `METADATA_KEYS`); its identity is the SHA-256
-of its bytes.
+of its bytes. All weights are inside the file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cbmir_node.embedding.metadata import (
+    CONTRACT_VERSION,
+    METADATA_KEYS,
+    Breach,
+    label_breaches,
+    metadata_breaches,
+    preprocessing_breaches,
+)
 from cbmir_node.errors import ModelError
 from cbmir_node.imaging.network_input import Preprocessing
+
+__all__ = [
+    "CODE",
+    "CONTRACT_VERSION",
+    "EMBEDDING",
+    "INPUT",
+    "LOGITS",
+    "METADATA_KEYS",
+    "SALIENCY",
+    "Breach",
+    "ModelDescription",
+    "breaches_of",
+    "describe",
+    "file_sha256",
+    "refusal",
+]
 
 INPUT = "image"
 EMBEDDING = "embedding"
 LOGITS = "logits"
 CODE = "code"
 SALIENCY = "saliency"
-CONTRACT_VERSION = "1"
 
-METADATA_KEYS = {
-    "cbmir.contract": "version of this contract: 1",
-    "cbmir.name": "short name, letters, digits, '.', '_' and '-'",
-    "cbmir.version": "version of the model",
-    "cbmir.preprocessing": "JSON of Preprocessing",
-    "cbmir.labels": "JSON list of K class names, needed with a logits output",
-    "cbmir.training_data": "one sentence on what it was trained on, and the licence that follows",
-}
-"""Keys of ``metadata_props``; all but ``cbmir.labels`` are required."""
+_FLOAT32 = "tensor(float)"
+
+Shapes = Mapping[str, Sequence[object]]
+"""Name to shape; dimensions without a fixed size are strings or None."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +103,10 @@ def file_sha256(path: Path) -> str:
 
 def describe(
     sha256: str,
-    inputs: dict[str, list[object]],
-    outputs: dict[str, list[object]],
-    metadata: dict[str, str],
+    inputs: Shapes,
+    outputs: Shapes,
+    metadata: Mapping[str, str],
+    types: Mapping[str, str] | None = None,
 ) -> ModelDescription:
     """Check a model against the contract.
 
@@ -94,91 +114,182 @@ def describe(
     ----------
     sha256 : str
         Digest of the file.
-    inputs, outputs : dict
+    inputs, outputs : mapping of str to sequence
         Name to shape; symbolic dimensions are strings.
-    metadata : dict of str to str
+    metadata : mapping of str to str
         ``metadata_props`` of the file.
+    types : mapping of str to str, optional
+        Name of an input or output to its type in ONNX Runtime's words; float32 where left out.
 
     Raises
     ------
     ModelError
-        Lists everything that is missing or wrong at once.
+        Lists everything that is missing or wrong at once, and how to mend it.
     """
-    problems = [
-        f"metadata_props lacks {key!r} ({meaning})"
-        for key, meaning in METADATA_KEYS.items()
-        if key not in metadata and key != "cbmir.labels"
-    ]
-    if metadata.get("cbmir.contract", CONTRACT_VERSION) != CONTRACT_VERSION:
-        problems.append(f"contract {metadata['cbmir.contract']!r} is not {CONTRACT_VERSION!r}")
-    problems += _input_problems(inputs, metadata)
-    problems += _output_problems(outputs, metadata)
-    if problems:
-        raise ModelError("the model breaks the contract:\n  " + "\n  ".join(problems))
+    breaches = breaches_of(inputs, outputs, metadata, types)
+    if breaches:
+        raise ModelError(refusal(breaches))
     return ModelDescription(
         sha256=sha256,
         name=metadata["cbmir.name"],
         version=metadata["cbmir.version"],
         training_data=metadata["cbmir.training_data"],
         preprocessing=Preprocessing.from_json(metadata["cbmir.preprocessing"]),
-        labels=tuple(json.loads(metadata.get("cbmir.labels", "[]"))),
+        labels=tuple(json.loads(metadata.get("cbmir.labels", "[]"))) if LOGITS in outputs else (),
         spaces={name: _width(shape) for name, shape in outputs.items() if _is_space(name)},
         code_bits=_width(outputs[CODE]) if CODE in outputs else 0,
         has_saliency=SALIENCY in outputs,
     )
 
 
+def refusal(breaches: Sequence[Breach]) -> str:
+    """Return the text that lists what is wrong with a model."""
+    return "the model breaks the contract:\n  " + "\n  ".join(map(str, breaches))
+
+
+def breaches_of(
+    inputs: Shapes,
+    outputs: Shapes,
+    metadata: Mapping[str, str],
+    types: Mapping[str, str] | None = None,
+) -> list[Breach]:
+    """Return everything in which a file's declarations break the contract; see `describe`."""
+    types = types or {}
+    return [
+        *_input_breaches(inputs, metadata),
+        *_output_breaches(outputs),
+        *(
+            _type_breach(name, types[name])
+            for name in (*inputs, *outputs)
+            if types.get(name, _FLOAT32) != _FLOAT32 and (name == INPUT or _is_known(name))
+        ),
+        *metadata_breaches(metadata),
+        *(label_breaches(metadata, _width(outputs[LOGITS])) if LOGITS in outputs else []),
+    ]
+
+
 def _is_space(name: str) -> bool:
     return name == EMBEDDING or name.startswith(f"{EMBEDDING}.")
 
 
-def _width(shape: list[object]) -> int:
+def _is_known(name: str) -> bool:
+    return _is_space(name) or name in (LOGITS, CODE, SALIENCY)
+
+
+def _width(shape: Sequence[object]) -> int:
     return shape[1] if len(shape) > 1 and isinstance(shape[1], int) else 0
 
 
-def _input_problems(inputs: dict[str, list[object]], metadata: dict[str, str]) -> list[str]:
+def _shown(shape: Sequence[object]) -> str:
+    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
+
+
+def _type_breach(name: str, kind: str) -> Breach:
+    return Breach(
+        f"{name!r} is {kind.removeprefix('tensor(').removesuffix(')')}, not float32",
+        "export the network in float32 (PyTorch: model.float() before torch.onnx.export), or keep "
+        "its inside as it is and add a Cast to and from float32 at its input and outputs",
+    )
+
+
+def _input_breaches(inputs: Shapes, metadata: Mapping[str, str]) -> list[Breach]:
+    breaches = []
     if list(inputs) != [INPUT]:
-        return [f"the only input must be {INPUT!r}, not {', '.join(inputs) or 'none'}"]
-    shape = inputs[INPUT]
+        given = ", ".join(f"{name} {_shown(shape)}" for name, shape in inputs.items()) or "none"
+        breaches.append(
+            Breach(
+                f"the only input must be {INPUT!r}, not {given}",
+                "export with input_names=['image']"
+                if len(inputs) == 1
+                else "wrap the network so that it takes the picture alone and everything else is a "
+                "constant inside it; export with input_names=['image']",
+            )
+        )
+    shape = inputs.get(INPUT, next(iter(inputs.values())) if len(inputs) == 1 else None)
+    if shape is None:
+        return breaches
     if len(shape) != 4:
-        return [f"input {INPUT!r} must be [N, C, H, W], not {shape}"]
-    problems = [] if not isinstance(shape[0], int) else ["the batch dimension must be dynamic"]
-    if "cbmir.preprocessing" in metadata:
-        try:
-            wanted = Preprocessing.from_json(metadata["cbmir.preprocessing"])
-        except ModelError as error:
-            return [*problems, str(error)]
-        for actual, value in zip(
-            shape[1:], (wanted.channels, wanted.height, wanted.width), strict=True
-        ):
-            if isinstance(actual, int) and actual != value:
-                problems.append(f"input {shape} and preprocessing disagree: {actual} != {value}")
-    return problems
+        return [
+            *breaches,
+            Breach(
+                f"input {INPUT!r} must be [N, C, H, W], not {_shown(shape)}",
+                "one picture per vector, channels first: a network for volumes or flat pixels "
+                "needs a wrapper that makes its input from [N, C, H, W]",
+            ),
+        ]
+    if isinstance(shape[0], int):
+        breaches.append(
+            Breach(
+                f"the batch dimension must be dynamic, but it is {shape[0]}",
+                "export with dynamic_shapes={'image': {0: torch.export.Dim('batch')}} and an "
+                "example of two pictures (the exporter takes a batch of one for a constant)",
+            )
+        )
+    return [*breaches, *_size_breaches(shape, metadata.get("cbmir.preprocessing", ""))]
 
 
-def _output_problems(outputs: dict[str, list[object]], metadata: dict[str, str]) -> list[str]:
-    problems = []
+def _size_breaches(shape: Sequence[object], preprocessing: str) -> list[Breach]:
+    """Compare [N, C, H, W] with the preprocessing."""
+    if shape[3] in (1, 3) and shape[1] not in (1, 3):
+        return [
+            Breach(
+                f"input {_shown(shape)} has its channels last, as TensorFlow does",
+                "convert with tf2onnx --inputs-as-nchw, or begin the network with a transpose from "
+                "[N, C, H, W]",
+            )
+        ]
+    if not preprocessing or preprocessing_breaches(preprocessing):
+        return []
+    wanted = Preprocessing.from_json(preprocessing)
+    expected = {"channels": wanted.channels, "height": wanted.height, "width": wanted.width}
+    return [
+        Breach(
+            f"input {_shown(shape)} and preprocessing disagree: {actual} != {value} ({name})",
+            f"set {name} of 'cbmir.preprocessing' to {actual}, or export with an example of "
+            f"{name} {value}",
+        )
+        for (name, value), actual in zip(expected.items(), shape[1:], strict=True)
+        if isinstance(actual, int) and actual != value
+    ]
+
+
+def _output_breaches(outputs: Shapes) -> list[Breach]:
+    breaches = []
     if EMBEDDING not in outputs:
-        problems.append(f"there is no output {EMBEDDING!r}")
+        given = ", ".join(f"{name} {_shown(shape)}" for name, shape in outputs.items())
+        breaches.append(
+            Breach(
+                f"there is no output {EMBEDDING!r}, only {given or 'none'}",
+                "return the vector to be searched (the pooled features before the classifier) and "
+                "name it: output_names=['embedding', ...]",
+            )
+        )
     for name, shape in outputs.items():
         if (_is_space(name) or name in (LOGITS, CODE)) and (len(shape) != 2 or not _width(shape)):
-            problems.append(f"output {name!r} must be [N, fixed length], not {shape}")
+            breaches.append(_vector_breach(name, shape))
     if CODE in outputs and _width(outputs[CODE]) % 8:
-        problems.append(f"output {CODE!r} must have a multiple of 8 bits")
-    if LOGITS in outputs:
-        problems += _label_problems(outputs[LOGITS], metadata)
-    return problems
+        breaches.append(
+            Breach(
+                f"output {CODE!r} must have a multiple of 8 bits, not {_width(outputs[CODE])}",
+                "change the width of the hash layer: sign bits are stored eight to a byte",
+            )
+        )
+    saliency = outputs.get(SALIENCY, [0, 1, 0, 0])
+    if len(saliency) != 4 or (isinstance(saliency[1], int) and saliency[1] != 1):
+        breaches.append(
+            Breach(
+                f"output {SALIENCY!r} must be [N, 1, h, w], not {_shown(saliency)}",
+                "average or take the maximum over its channels, keeping the dimension",
+            )
+        )
+    return breaches
 
 
-def _label_problems(shape: list[object], metadata: dict[str, str]) -> list[str]:
-    if "cbmir.labels" not in metadata:
-        return ["output 'logits' needs metadata 'cbmir.labels'"]
-    try:
-        labels = json.loads(metadata["cbmir.labels"])
-    except ValueError as error:
-        return [f"metadata 'cbmir.labels' is not JSON: {error}"]
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        return ["metadata 'cbmir.labels' must be a list of strings"]
-    if len(labels) != _width(shape):
-        return [f"{len(labels)} labels for {_width(shape)} logits"]
-    return []
+def _vector_breach(name: str, shape: Sequence[object]) -> Breach:
+    if len(shape) == 4:
+        remedy = "pool over height and width and flatten: x.mean((2, 3))"
+    elif len(shape) == 3:
+        remedy = "take one vector of the sequence, or its mean: x.mean(1)"
+    else:
+        remedy = "one vector per picture, its length known at export (no dynamic second dimension)"
+    return Breach(f"output {name!r} must be [N, fixed length], not {_shown(shape)}", remedy)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
@@ -67,6 +68,11 @@ def create_session(model: str | bytes, *, cuda: bool, threads: int = 0) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # a failing CUDA provider is expected here and judged below
+    if isinstance(model, bytes):
+        # weights in another file would be looked for in the working directory, whatever that is
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", os.devnull
+        )
     attempts = [[CPU]]
     if cuda and CUDA in runtime.get_available_providers():
         if hasattr(runtime, "preload_dlls"):

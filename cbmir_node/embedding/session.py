@@ -14,6 +14,7 @@ import numpy.typing as npt
 from cbmir_node.config import EmbeddingSettings
 from cbmir_node.embedding import contract
 from cbmir_node.embedding.contract import ModelDescription
+from cbmir_node.embedding.load_failures import load_failure
 from cbmir_node.embedding.providers import CUDA, create_session
 from cbmir_node.errors import ModelError
 
@@ -79,8 +80,10 @@ class EmbeddingModel:
             raise ModelError(f"cannot read the model {path}: {error.strerror}") from error
         cuda = settings.provider != "cpu"
         try:
-            session = create_session(content, cuda=cuda, threads=settings.threads)
-            description = _describe(session, hashlib.sha256(content).hexdigest())
+            session = _session(content, cuda=cuda, threads=settings.threads)
+            description = contract.describe(
+                hashlib.sha256(content).hexdigest(), **declarations(session)
+            )
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
         model = cls(session, description, settings.batch_size)
@@ -128,6 +131,21 @@ class EmbeddingModel:
             saliency=None if maps is None else maps[:, 0],
         )
 
+    def outputs(self, batch: Float32Array) -> dict[str, Float32Array]:
+        """Return all that the network gives for one batch, as it is.
+
+        Parameters
+        ----------
+        batch : float32 [N, C, H, W]
+
+        Raises
+        ------
+        ModelError
+            The network fails.
+        """
+        wanted = self._outputs(saliency=True)
+        return dict(zip(wanted, self._run(wanted, batch), strict=True))
+
     def _outputs(self, *, saliency: bool) -> list[str]:
         """Name only the outputs that are used, so that the runtime computes no others."""
         further = [contract.LOGITS, contract.CODE] + [contract.SALIENCY] * saliency
@@ -147,13 +165,22 @@ class EmbeddingModel:
         return [np.asarray(output, dtype=np.float32) for output in outputs]
 
 
-def _describe(session: Any, sha256: str) -> ModelDescription:
-    return contract.describe(
-        sha256,
-        inputs={node.name: list(node.shape) for node in session.get_inputs()},
-        outputs={node.name: list(node.shape) for node in session.get_outputs()},
-        metadata=dict(session.get_modelmeta().custom_metadata_map),
-    )
+def _session(content: bytes, *, cuda: bool, threads: int) -> Any:
+    """Load a network; `ModelError` explains why it cannot be."""
+    try:
+        return create_session(content, cuda=cuda, threads=threads)
+    except ModelError as error:
+        raise ModelError(str(load_failure(content, str(error)))) from error
+
+
+def declarations(session: Any) -> dict[str, Any]:
+    """Return what a loaded file declares, as `contract.describe` takes it."""
+    nodes = {"inputs": session.get_inputs(), "outputs": session.get_outputs()}
+    return {
+        **{kind: {node.name: list(node.shape) for node in found} for kind, found in nodes.items()},
+        "metadata": dict(session.get_modelmeta().custom_metadata_map),
+        "types": {node.name: node.type for found in nodes.values() for node in found},
+    }
 
 
 def _softmax(logits: Float32Array | None) -> Float32Array | None:

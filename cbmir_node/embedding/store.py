@@ -7,16 +7,13 @@ import re
 import shutil
 from pathlib import Path
 
-import numpy as np
-
 from cbmir_node.config import EmbeddingSettings
 from cbmir_node.durable import sync_folder
-from cbmir_node.embedding.contract import ModelDescription, file_sha256
+from cbmir_node.embedding.behaviour import observe
+from cbmir_node.embedding.contract import ModelDescription, file_sha256, refusal
 from cbmir_node.embedding.session import EmbeddingModel
 from cbmir_node.errors import ModelError
 from cbmir_node.resources import resource
-
-_PROBE_PICTURES = 2
 
 
 def shipped_model() -> Path:
@@ -50,7 +47,8 @@ class ModelStore:
             The model breaks the contract, does not run, or the copy fails.
         """
         model = EmbeddingModel.load(source, EmbeddingSettings(provider="cpu"))
-        _probe(model)
+        if breaches := observe(model).errors:
+            raise ModelError(f"{source}: {refusal(breaches)}")
         sha256 = model.description.sha256
         target = self._folder / f"{sha256}.onnx"
         if not target.exists():
@@ -90,14 +88,3 @@ class ModelStore:
         finally:
             temporary.unlink(missing_ok=True)
         sync_folder(self._folder)
-
-
-def _probe(model: EmbeddingModel) -> None:
-    """Embed noise: a file may declare shapes that its network does not deliver."""
-    wanted = model.description.preprocessing
-    shape = (_PROBE_PICTURES, wanted.channels, wanted.height, wanted.width)
-    noise = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    for name, vectors in model.embed(noise, saliency=True).spaces.items():
-        expected = (_PROBE_PICTURES, model.description.spaces[name])
-        if vectors.shape != expected:
-            raise ModelError(f"output {name!r} is declared {expected} but is {vectors.shape}")

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
 
 from cbmir_node.config import EmbeddingSettings
 from cbmir_node.embedding import providers, session
@@ -153,89 +148,3 @@ def test_a_missing_runtime_names_the_extra(monkeypatch):
     with pytest.raises(MissingPackageError, match=r"cbmir-node\[cpu\].*cbmir-node\[gpu\]"):
         providers.onnxruntime()
     assert "cbmir-node[cpu]" in providers.available_providers().problem
-
-
-def _metadata(key: str, value: str | None) -> Callable[[onnx.ModelProto], None]:
-    def change(model: onnx.ModelProto) -> None:
-        entries = {entry.key: entry.value for entry in model.metadata_props}
-        entries.pop(key)
-        del model.metadata_props[:]
-        helper.set_model_props(model, entries | ({} if value is None else {key: value}))
-
-    return change
-
-
-def _preprocessing(**changes: object) -> Callable[[onnx.ModelProto], None]:
-    def change(model: onnx.ModelProto) -> None:
-        entries = {entry.key: entry.value for entry in model.metadata_props}
-        values = json.loads(entries["cbmir.preprocessing"]) | changes
-        _metadata("cbmir.preprocessing", json.dumps(values))(model)
-
-    return change
-
-
-def _rename(old: str, new: str) -> Callable[[onnx.ModelProto], None]:
-    def change(model: onnx.ModelProto) -> None:
-        for value in (*model.graph.input, *model.graph.output):
-            if value.name == old:
-                value.name = new
-        for node in model.graph.node:
-            node.input[:] = [new if name == old else name for name in node.input]
-            node.output[:] = [new if name == old else name for name in node.output]
-
-    return change
-
-
-def _fixed_batch(model: onnx.ModelProto) -> None:
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
-
-
-def _second_input(model: onnx.ModelProto) -> None:
-    model.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["N"]))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (_metadata("cbmir.contract", None), "lacks 'cbmir.contract'"),
-        (_metadata("cbmir.contract", "2"), "contract '2' is not '1'"),
-        (_metadata("cbmir.name", None), "lacks 'cbmir.name'"),
-        (_metadata("cbmir.training_data", None), "lacks 'cbmir.training_data'"),
-        (_metadata("cbmir.preprocessing", "{"), "preprocessing metadata is invalid"),
-        (_metadata("cbmir.labels", None), "'logits' needs metadata 'cbmir.labels'"),
-        (_metadata("cbmir.labels", '["A"]'), "1 labels for 4 logits"),
-        (_metadata("cbmir.labels", '{"A": 1}'), "must be a list of strings"),
-        (_preprocessing(channels=3, mean=[0] * 3, std=[1] * 3), "preprocessing disagree: 1 != 3"),
-        (_preprocessing(std=[0]), "std must be positive"),
-        (_preprocessing(height=64), "32 != 64"),
-        (_rename("image", "pixels"), "only input must be 'image', not pixels"),
-        (_rename("embedding", "features"), "no output 'embedding'"),
-        (_fixed_batch, "batch dimension must be dynamic"),
-        (_second_input, "not image, mask"),
-    ],
-)
-def test_a_breach_of_the_contract_is_named(tmp_path, change, message):
-    path = build_model(tmp_path / "m.onnx")
-    model = onnx.load(path)
-    change(model)
-    onnx.save(model, path)
-    with pytest.raises(ModelError) as refusal:
-        EmbeddingModel.load(path, CPU)
-    assert message in str(refusal.value)
-    assert "m.onnx" in str(refusal.value)
-
-
-def test_a_hash_that_fills_no_bytes_is_refused(tmp_path):
-    with pytest.raises(ModelError, match="'code' must have a multiple of 8 bits"):
-        EmbeddingModel.load(build_model(tmp_path / "m.onnx", bits=12), CPU)
-
-
-def test_every_breach_is_told_at_once(tmp_path):
-    path = build_model(tmp_path / "m.onnx", bits=12)
-    model = onnx.load(path)
-    _metadata("cbmir.name", None)(model)
-    _fixed_batch(model)
-    onnx.save(model, path)
-    with pytest.raises(ModelError) as refusal:
-        EmbeddingModel.load(path, CPU)
-    assert str(refusal.value).count("\n  ") == 3
