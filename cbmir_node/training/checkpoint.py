@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 
 from cbmir_node.errors import ConfigurationError
 from cbmir_node.training.manifest import LabelledImage
+from cbmir_node.training.settings import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -42,19 +43,24 @@ class Checkpoint:
 
     Attributes
     ----------
-    settings : dict
-        Fields of `cbmir_node.training.loop.TrainingSettings`.
+    settings : TrainingSettings
+    validation : tuple of float
+        The validation score after each epoch.
     epochs_done : int
     vocabulary : Vocabulary
     network, optimiser : dict
         PyTorch state.
+    finished : bool
+        Whether `network` is the finished one of `Recipe.finishing`.
     """
 
-    settings: dict[str, Any]
+    settings: TrainingSettings
+    validation: tuple[float, ...]
     epochs_done: int
     vocabulary: Vocabulary
     network: dict[str, Any]
     optimiser: dict[str, Any]
+    finished: bool = False
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -62,12 +68,14 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     temporary = path.with_suffix(".tmp")
     torch.save(
         {
-            "settings": checkpoint.settings,
+            "settings": asdict(checkpoint.settings),
+            "validation": checkpoint.validation,
             "epochs_done": checkpoint.epochs_done,
             "labels": checkpoint.vocabulary.labels,
             "findings": checkpoint.vocabulary.findings,
             "network": checkpoint.network,
             "optimiser": checkpoint.optimiser,
+            "finished": checkpoint.finished,
         },
         temporary,
     )
@@ -85,11 +93,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         return Checkpoint(
-            settings=state["settings"],
+            settings=TrainingSettings(**state["settings"]),
+            validation=tuple(state.get("validation", ())),
             epochs_done=state["epochs_done"],
             vocabulary=Vocabulary(tuple(state["labels"]), tuple(state["findings"])),
             network=state["network"],
             optimiser=state["optimiser"],
+            finished=state.get("finished", False),
         )
     except (
         OSError,

@@ -17,6 +17,23 @@ from cbmir_node.training.settings import IMAGES_PER_CLASS
 
 
 @dataclass(frozen=True)
+class Targets:
+    """What a batch of N pictures should give.
+
+    Attributes
+    ----------
+    labels, findings : int64 [N]
+        As in `Examples`.
+    candidates : bool [N, F]
+        The findings that belong to each picture's label.
+    """
+
+    labels: Tensor
+    findings: Tensor
+    candidates: Tensor
+
+
+@dataclass(frozen=True)
 class Examples:
     """Pictures and targets.
 
@@ -35,6 +52,11 @@ class Examples:
     labels: Tensor
     findings: Tensor
     candidates: Tensor
+
+    def targets(self, rows: Tensor) -> Targets:
+        """Return the targets of the pictures with these numbers, int64 [N]."""
+        labels = self.labels[rows]
+        return Targets(labels, self.findings[rows], self.candidates[labels])
 
 
 def load_examples(
@@ -76,6 +98,15 @@ def balanced_batches(
     for _ in range(steps):
         chosen = [next(classes) for _ in range(groups)]
         yield np.array([next(members[c]) for c in chosen for _ in range(IMAGES_PER_CLASS)])
+
+
+def shuffled_batches(
+    labels: npt.NDArray[np.int64], batch_size: int, order: np.random.Generator
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield one epoch's batches in plain random order; an incomplete last one is left out."""
+    shuffled = order.permutation(len(labels))
+    for step in range(max(1, len(labels) // batch_size)):
+        yield shuffled[step * batch_size : (step + 1) * batch_size]
 
 
 def _cycle(values: npt.NDArray[np.int64], order: np.random.Generator) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""From a checkpoint to an ONNX file that a node can install."""
+"""From a trained network to an ONNX file that a node can install."""
 
 from __future__ import annotations
 
@@ -10,25 +10,32 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from torch import Tensor
 
 from cbmir_node.embedding.contract import (
-    CODE,
     CONTRACT_VERSION,
-    EMBEDDING,
     INPUT,
-    LOGITS,
     ModelDescription,
     describe,
     file_sha256,
 )
 from cbmir_node.embedding.providers import create_session
-from cbmir_node.errors import ModelError
+from cbmir_node.errors import ConfigurationError, ModelError
+from cbmir_node.imaging.network_input import Preprocessing
 from cbmir_node.training.checkpoint import load_checkpoint
-from cbmir_node.training.loop import build_network
-from cbmir_node.training.settings import preprocessing_for
+from cbmir_node.training.examples import to_input
+from cbmir_node.training.imagenet import (
+    IMAGENET_TRAINING_DATA,
+    ImageNetFeatures,
+    imagenet_preprocessing,
+)
+from cbmir_node.training.recipe import ContractNetwork
+from cbmir_node.training.recipes import recipe_named
 
 OPSET = 18
 """Understood by every ONNX Runtime since 1.14."""
+
+IMAGENET_NAME = "imagenet-efficientnet-lite0"
 
 
 def export_onnx(
@@ -43,7 +50,7 @@ def export_onnx(
     output : Path
         The ONNX file; replaced if it exists.
     name, version, training_data : str
-        Stored in the file, see `cbmir_node.embedding.contract.METADATA_KEYS`.
+        Stored in the file, see `cbmir_node.embedding.metadata.METADATA_KEYS`.
 
     Returns
     -------
@@ -53,42 +60,60 @@ def export_onnx(
     Raises
     ------
     ConfigurationError
-        If the checkpoint cannot be read.
+        If the checkpoint cannot be read, or its run has not ended.
     ModelError
         If the result breaks the contract, or ONNX Runtime computes something else than PyTorch.
     MissingPackageError
         If ONNX Runtime is not installed.
     """
     state = load_checkpoint(checkpoint)
-    network = build_network(state.vocabulary, state.settings["width"])
+    recipe = recipe_named(state.settings.recipe)
+    if recipe.finishing and not state.finished:
+        raise ConfigurationError(
+            f"{checkpoint} is an unfinished run: let `cbmir-node train` end, and export the "
+            "checkpoint it names"
+        )
+    parts = recipe.finishing or recipe
+    network = parts.build(state.vocabulary, state.settings)
     network.load_state_dict(state.network)
-    preprocessing = preprocessing_for(state.settings["size"])
-    model = to_onnx(network, state.settings["size"])
-    check_agreement(network, model, state.settings["size"])
-    onnx.helper.set_model_props(
-        model,
-        {
-            "cbmir.contract": CONTRACT_VERSION,
-            "cbmir.name": name,
-            "cbmir.version": version,
-            "cbmir.preprocessing": preprocessing.to_json(),
-            "cbmir.labels": json.dumps(state.vocabulary.labels),
-            "cbmir.training_data": training_data,
-        },
-    )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_suffix(".tmp")
-    onnx.save(model, temporary)
-    description = _describe_file(temporary, model)
-    temporary.replace(output)
-    return description
+    preprocessing = parts.preprocessing(state.settings.size)
+    about = {
+        "cbmir.name": name,
+        "cbmir.version": version,
+        "cbmir.training_data": training_data,
+        "cbmir.labels": json.dumps(state.vocabulary.labels),
+    }
+    return _write(network, preprocessing, about, output)
 
 
-def to_onnx(network: torch.nn.Module, size: int) -> onnx.ModelProto:
+def export_imagenet(output: Path, size: int) -> ModelDescription:
+    """Write EfficientNet-Lite0 with its ImageNet weights: the baseline that training has to beat.
+
+    Parameters
+    ----------
+    output : Path
+        The ONNX file; replaced if it exists.
+    size : int
+        Height and width of the input in pixels.
+
+    Raises
+    ------
+    MissingPackageError
+        If the weights or ONNX Runtime are not installed.
+    """
+    about = {
+        "cbmir.name": IMAGENET_NAME,
+        "cbmir.version": str(size),
+        "cbmir.training_data": IMAGENET_TRAINING_DATA,
+    }
+    return _write(ImageNetFeatures(), imagenet_preprocessing(size), about, output)
+
+
+def to_onnx(network: ContractNetwork, preprocessing: Preprocessing) -> onnx.ModelProto:
     """Translate a network with any batch size and a fixed picture size."""
     network.eval()
     # Two pictures, because the exporter takes a batch of one for a constant.
-    example = torch.zeros(2, 3, size, size)
+    example = _noise(2, preprocessing)
     # It also mentions on every run that torchvision, which is not needed, is absent.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -99,14 +124,64 @@ def to_onnx(network: torch.nn.Module, size: int) -> onnx.ModelProto:
             network,
             (example,),
             input_names=[INPUT],
-            output_names=[EMBEDDING, LOGITS, CODE],
-            dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
+            output_names=list(network.output_names),
+            dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
             opset_version=OPSET,
             dynamo=True,
             external_data=False,
             verbose=False,
         )
     return _without_traces(program.model_proto)
+
+
+def check_agreement(
+    network: ContractNetwork, model: onnx.ModelProto, preprocessing: Preprocessing
+) -> None:
+    """Compare PyTorch and ONNX Runtime on noise, in a batch of another size than the example's.
+
+    Raises
+    ------
+    ModelError
+        If an output differs by more than 0.001 of its largest value.
+    """
+    noise = _noise(3, preprocessing)
+    network.eval()
+    with torch.no_grad():
+        expected = [output.numpy() for output in network(noise)]
+    session = create_session(model.SerializeToString(), cuda=False)
+    actual = session.run(list(network.output_names), {INPUT: noise.numpy()})
+    for name, ours, theirs in zip(network.output_names, expected, actual, strict=True):
+        largest = float(np.abs(ours).max()) or 1.0
+        difference = float(np.abs(ours - theirs).max()) / largest
+        if not difference < 1e-3:
+            raise ModelError(
+                f"output {name!r} differs between PyTorch and ONNX Runtime by {difference:.2g} of "
+                "its largest value; update onnxscript and onnxruntime, then export again"
+            )
+
+
+def _write(
+    network: ContractNetwork, preprocessing: Preprocessing, about: dict[str, str], output: Path
+) -> ModelDescription:
+    model = to_onnx(network, preprocessing)
+    check_agreement(network, model, preprocessing)
+    fixed = {
+        "cbmir.contract": CONTRACT_VERSION,
+        "cbmir.preprocessing": preprocessing.to_json(),
+    }
+    onnx.helper.set_model_props(model, fixed | about)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_suffix(".tmp")
+    onnx.save(model, temporary)
+    description = _describe_file(temporary, model)
+    temporary.replace(output)
+    return description
+
+
+def _noise(count: int, preprocessing: Preprocessing) -> Tensor:
+    shape = (count, preprocessing.channels, preprocessing.height, preprocessing.width)
+    levels = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 255
+    return to_input(levels, preprocessing).contiguous()
 
 
 def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -118,29 +193,6 @@ def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
     for weight in graph.initializer:
         del weight.metadata_props[:]
     return model
-
-
-def check_agreement(network: torch.nn.Module, model: onnx.ModelProto, size: int) -> None:
-    """Compare PyTorch and ONNX Runtime on noise, in a batch of another size than the example's.
-
-    Raises
-    ------
-    ModelError
-        If an output differs by more than 0.001 of its largest value.
-    """
-    noise = torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    network.eval()
-    with torch.no_grad():
-        expected = [output.numpy() for output in network(noise)]
-    session = create_session(model.SerializeToString(), cuda=False)
-    actual = session.run([EMBEDDING, LOGITS, CODE], {INPUT: noise.numpy()})
-    for name, ours, theirs in zip((EMBEDDING, LOGITS, CODE), expected, actual, strict=True):
-        difference = float(np.abs(ours - theirs).max() / np.abs(ours).max())
-        if not difference < 1e-3:
-            raise ModelError(
-                f"output {name!r} differs between PyTorch and ONNX Runtime by {difference:.2g} of "
-                "its largest value; update onnxscript and onnxruntime, then export again"
-            )
 
 
 def _describe_file(path: Path, model: onnx.ModelProto) -> ModelDescription:

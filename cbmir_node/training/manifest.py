@@ -14,6 +14,7 @@ from PIL import Image
 
 from cbmir_node.errors import ConfigurationError
 from cbmir_node.imaging.network_input import Preprocessing, network_input
+from cbmir_node.training.settings import TrainingSettings
 
 COLUMNS = ("file", "label", "finding", "patient_id", "split")
 SPLITS = ("train", "val", "test")
@@ -95,6 +96,32 @@ def _check_split_by_patient(manifest: Path, images: Sequence[LabelledImage]) -> 
                 f"{manifest}: patient {image.patient_id} is in two splits; split by patient, or "
                 "the scores are those of memory"
             )
+
+
+def used_images(
+    manifest: Path, settings: TrainingSettings
+) -> tuple[list[LabelledImage], list[LabelledImage]]:
+    """Return the images to train on, and those to validate on (none in a final run).
+
+    Raises
+    ------
+    ConfigurationError
+        Like `read_manifest`; also if a label of the settings has no training image.
+    """
+    images, held_out = read_manifest(manifest, "train"), read_manifest(manifest, "val")
+    if settings.final:
+        images, held_out = images + held_out, []
+    named = {*settings.ignored_findings, *settings.left_out}
+    absent = sorted(named - {image.label for image in images})
+    if absent:
+        raise ConfigurationError(f"no training image has the label(s) {', '.join(absent)}")
+    kept = [image for image in images if image.label not in settings.left_out]
+    if not kept:
+        raise ConfigurationError("every label is left out; nothing remains to train on")
+    return (
+        [replace(i, finding="") if i.label in settings.ignored_findings else i for i in kept],
+        [image for image in held_out if image.label not in settings.left_out],
+    )
 
 
 def read_picture(file: Path) -> npt.NDArray[np.uint8]:

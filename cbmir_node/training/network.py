@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cbmir_node.embedding.contract import CODE, EMBEDDING, LOGITS
+from cbmir_node.training.recipe import ContractNetwork
+
 EMBEDDING_LENGTH = 256
 CODE_BITS = 128
 FEATURES = 1280
@@ -26,6 +29,8 @@ _STAGES = (
     (5, 2, 6, 192, 4),
     (3, 1, 6, 320, 1),
 )
+_LAST_BLOCKS = (10, 14, 15)
+"""The last blocks of the last three stages."""
 
 
 def _convolution(
@@ -70,6 +75,11 @@ class EfficientNetLite0(nn.Module):
     ----------
     width : float
         Factor on the channels of the stages, rounded to multiples of 8. 1 is Lite0.
+
+    Attributes
+    ----------
+    map_channels : tuple of int
+        Channels of what `maps` returns.
     """
 
     def __init__(self, width: float = 1.0) -> None:
@@ -85,14 +95,30 @@ class EfficientNetLite0(nn.Module):
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
         self.head = _convolution(inputs, FEATURES, 1)
+        stages = (max(8, round(channels * width / 8) * 8) for *_, channels, _ in _STAGES[-3:])
+        self.map_channels = (*stages, FEATURES)
+
+    def maps(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Map float32 [N, 3, H, W] to the feature maps of the last three stages and the head.
+
+        Returns
+        -------
+        float32 [N, 112, H / 16, W / 16], [N, 192, H / 32, W / 32], [N, 320, …], [N, 1280, …]
+        """
+        features = self.stem(image)
+        kept = []
+        for index, block in enumerate(self.blocks):
+            features = block(features)
+            if index in _LAST_BLOCKS:
+                kept.append(features)
+        return (*kept, self.head(features))
 
     def forward(self, image: Tensor) -> Tensor:
         """Map float32 [N, 3, H, W] to [N, 1280]."""
-        features: Tensor = self.head(self.blocks(self.stem(image)))
-        return features.mean(dim=(2, 3))
+        return self.maps(image)[-1].mean(dim=(2, 3))
 
 
-class RetrievalNetwork(nn.Module):
+class RetrievalNetwork(ContractNetwork):
     """Backbone and heads: what is trained, and what is exported.
 
     Parameters
@@ -114,6 +140,7 @@ class RetrievalNetwork(nn.Module):
     well-clustered embedding gives up: that one put 726 pictures on 87 codes.
     """
 
+    output_names = (EMBEDDING, LOGITS, CODE)
     scale = 24.0
 
     def __init__(self, labels: int, findings: int, width: float = 1.0) -> None:
@@ -129,8 +156,11 @@ class RetrievalNetwork(nn.Module):
 
     def embed(self, image: Tensor) -> Tensor:
         """Map float32 [N, 3, H, W] to unit vectors [N, 256]."""
-        features = self.dropout(self.backbone(image))
-        return functional.normalize(self.normalise(self.project(features)), dim=1)
+        return self.embed_features(self.backbone(image))
+
+    def embed_features(self, features: Tensor) -> Tensor:
+        """Map pooled features [N, 1280] to unit vectors [N, 256]."""
+        return functional.normalize(self.normalise(self.project(self.dropout(features))), dim=1)
 
     def label_cosines(self, embedding: Tensor) -> Tensor:
         """Cosine of each embedding with each class prototype, [N, labels]."""
@@ -145,6 +175,6 @@ class RetrievalNetwork(nn.Module):
         return functional.linear(embedding, self.hash_directions)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return ``embedding``, ``logits`` and ``code`` as the ONNX contract names them."""
+        """Return the outputs that `output_names` lists."""
         embedding = self.embed(image)
         return embedding, self.scale * self.label_cosines(embedding), self.code(embedding)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from cbmir_node.training.augmentation import augment
 from cbmir_node.training.examples import balanced_batches, to_input
-from cbmir_node.training.imagenet import load_imagenet_weights
+from cbmir_node.training.imagenet import imagenet_preprocessing, load_imagenet_weights
 from cbmir_node.training.losses import (
     cosine_margin,
     finding_within_class,
@@ -20,7 +20,6 @@ from cbmir_node.training.losses import (
 )
 from cbmir_node.training.manifest import load_pictures, read_manifest, read_picture
 from cbmir_node.training.network import EfficientNetLite0, RetrievalNetwork
-from cbmir_node.training.settings import preprocessing_for
 
 
 def test_margin_is_taken_from_the_true_class_only():
@@ -73,7 +72,7 @@ def test_imagenet_weights_fill_the_whole_backbone():
 def test_training_sees_what_the_node_sees(manifest):
     from cbmir_node.imaging.network_input import network_input
 
-    preprocessing = preprocessing_for(64)
+    preprocessing = imagenet_preprocessing(64)
     images = read_manifest(manifest, "test")
     trained_on = to_input(torch.from_numpy(load_pictures(images, preprocessing)), preprocessing)
     served = np.stack([network_input(read_picture(i.file), preprocessing) for i in images])

@@ -19,9 +19,10 @@ from cbmir_node.errors import ConfigurationError, ModelError
 from cbmir_node.imaging.network_input import network_input
 from cbmir_node.training.checkpoint import load_checkpoint
 from cbmir_node.training.export import check_agreement
+from cbmir_node.training.imagenet import imagenet_preprocessing
 from cbmir_node.training.loop import build_network, train
 from cbmir_node.training.manifest import read_manifest, read_picture
-from cbmir_node.training.settings import TrainingSettings, preprocessing_for
+from cbmir_node.training.settings import TrainingSettings
 
 SETTINGS = TrainingSettings(epochs=2, size=64, batch_size=16, seed=7, init="random", width=0.25)
 
@@ -46,7 +47,9 @@ def exported(trained, tmp_path_factory):
 def test_every_epoch_is_reported(trained):
     _, reports = trained
     assert [(report.epoch, report.epochs) for report in reports] == [(1, 2), (2, 2)]
-    assert all(0 < report.validation <= 1 and report.loss > 0 for report in reports)
+    assert all(report.loss > 0 for report in reports)
+    assert all(0 < report.validation.mean_average_precision <= 1 for report in reports)
+    assert all(0 <= report.validation.accuracy <= 1 for report in reports)
 
 
 class _KilledError(Exception):
@@ -87,7 +90,7 @@ def test_the_file_keeps_the_contract(exported):
     assert description.training_data == "Patterns."
     assert (description.dimension, description.code_bits) == (256, 128)
     assert description.labels == ("bars", "boards", "discs", "stripes")
-    assert description.preprocessing == preprocessing_for(SETTINGS.size)
+    assert description.preprocessing == imagenet_preprocessing(SETTINGS.size)
     assert description.sha256 in output
 
 
@@ -100,11 +103,11 @@ def test_the_file_names_no_folder_of_the_machine_that_made_it(exported):
 @pytest.mark.parametrize("batch", [1, 3])
 def test_outputs_through_onnx_runtime_are_those_of_pytorch(exported, trained, manifest, batch):
     pictures = [read_picture(image.file) for image in read_manifest(manifest, "test")[:batch]]
-    inputs = np.stack([network_input(p, preprocessing_for(SETTINGS.size)) for p in pictures])
+    inputs = np.stack([network_input(p, imagenet_preprocessing(SETTINGS.size)) for p in pictures])
     names = ["embedding", "logits", "code"]
     actual = create_session(str(exported[0]), cuda=False).run(names, {"image": inputs})
     state = load_checkpoint(trained[0])
-    network = build_network(state.vocabulary, SETTINGS.width).eval()
+    network = build_network(state.vocabulary, SETTINGS).eval()
     network.load_state_dict(state.network)
     with torch.no_grad():
         expected = network(torch.from_numpy(inputs))
@@ -115,9 +118,9 @@ def test_outputs_through_onnx_runtime_are_those_of_pytorch(exported, trained, ma
 
 def test_an_export_that_computes_something_else_is_refused(exported, trained):
     state = load_checkpoint(trained[0])
-    network = build_network(state.vocabulary, SETTINGS.width)  # untrained: other weights
+    network = build_network(state.vocabulary, SETTINGS)  # untrained: other weights
     with pytest.raises(ModelError, match="differs between PyTorch and ONNX Runtime"):
-        check_agreement(network, onnx.load(exported[0]), 64)
+        check_agreement(network, onnx.load(exported[0]), imagenet_preprocessing(64))
 
 
 def test_command_line_trains_and_says_what_comes_next(manifest, tmp_path):
