@@ -18,7 +18,7 @@ from cbmir_node.resources import resource
 
 def shipped_model() -> Path:
     """Return the path of the model that ships with the node."""
-    return resource("onnx/cbmir-efficientnet-lite0.onnx")
+    return resource("onnx/cbmir-two-grains.onnx")
 
 
 class ModelStore:

@@ -69,11 +69,11 @@ def finish(
     network.eval()
     preprocessing = two_grain_preprocessing(settings.size)
     pictures = load_pictures(images, preprocessing)
-    features = _features(network, pictures, preprocessing)
+    features, cells = _features(network, pictures, preprocessing)
     labels = np.array([image.label for image in images])
     findings = np.array([image.finding for image in images])
     _set_appearance(network, features, labels, vocabulary)
-    weight, bias = fit_finding_heads(features, labels, findings, joint_entries(vocabulary))
+    weight, bias = fit_finding_heads(cells, labels, findings, joint_entries(vocabulary))
     network.finding_weight.copy_(torch.from_numpy(weight))
     network.finding_bias.copy_(torch.from_numpy(bias))
     chosen = _some_of_each(labels, np.random.default_rng(settings.seed))
@@ -87,14 +87,15 @@ def finish(
 
 def _features(
     network: TwoGrainNetwork, pictures: npt.NDArray[np.uint8], preprocessing: Preprocessing
-) -> npt.NDArray[np.float32]:
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return what `TwoGrainNetwork.finding_features` gives for all pictures."""
     with torch.no_grad():
         parts = [
             network.finding_features(to_input(batch, preprocessing))
             for batch in torch.from_numpy(pictures).split(32)
         ]
-    features: npt.NDArray[np.float32] = torch.cat(parts).numpy()
-    return features
+    means, cells = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+    return means, cells
 
 
 def _set_appearance(

@@ -4,7 +4,8 @@ The class eye is trained and sees the picture at half size: what a picture shows
 pixels. Findings are small, and a few hundred pictures of a class are too few to train a network
 on: whatever was trained on them knew its training pictures by heart. The finding eye therefore
 keeps its ImageNet weights, sees the whole picture, and only linear heads on its features are
-fitted. Its features also describe what no class of the training names.
+fitted; these know in which ninth of the picture a feature is, because anatomy has its place. Its
+features also describe what no class of the training names.
 
 The embedding is three unit vectors side by side, each with a fixed weight:
 
@@ -35,8 +36,10 @@ connected regions: scattered cells can be made good from their neighbours. Chose
 
 _WEIGHTS = {"class": 1.0, "joint": 0.7, "appearance": 0.4}
 """Chosen on val: more of the joint part costs the hash its coarse order, and gains nothing."""
-_SHARPNESS = 8.0
-"""Factor on the findings' least-squares scores before the softmax."""
+_SHARPNESS = 24.0
+"""Factor on the findings' least-squares scores before the softmax; chosen with the ridge."""
+_CELLS = 3
+"""Parts of the picture along each side that the finding heads tell apart."""
 _NOVELTY_POWER = 8
 """How suddenly trust ends at the distance that hardly any training picture has."""
 
@@ -66,7 +69,8 @@ class TwoGrainNetwork(ContractNetwork):
         super().__init__()
         self.class_eye = RetrievalNetwork(labels, findings, width)
         self.finding_eye = EfficientNetLite0(width)
-        features = sum(self.finding_eye.map_channels)
+        *fine, last = self.finding_eye.map_channels
+        features, cells = sum(fine) + last, sum(fine) * _CELLS**2 + last
         joint = len(label_of_joint)
         grid = size // STRIDE
         self.register_buffer("feature_mean", torch.zeros(features))
@@ -75,7 +79,7 @@ class TwoGrainNetwork(ContractNetwork):
         self.register_buffer("whitening", torch.zeros(APPEARANCE_LENGTH, APPEARANCE_LENGTH))
         self.register_buffer("class_centres", torch.zeros(labels, APPEARANCE_LENGTH))
         self.register_buffer("farthest", torch.ones(()))
-        self.register_buffer("finding_weight", torch.zeros(joint, features))
+        self.register_buffer("finding_weight", torch.zeros(joint, cells))
         self.register_buffer("finding_bias", torch.zeros(joint))
         self.register_buffer(
             "membership", functional.one_hot(torch.tensor(label_of_joint), labels).float()
@@ -88,9 +92,20 @@ class TwoGrainNetwork(ContractNetwork):
         self.register_buffer("saliency_place", torch.zeros(grid, grid))
         self.register_buffer("smoothing", _gaussian(_SMOOTHING))
 
-    def finding_features(self, image: Tensor) -> Tensor:
-        """Map float32 [N, 3, H, W] to the finding eye's pooled features [N, F]."""
-        return torch.cat([part.mean(dim=(2, 3)) for part in self.finding_eye.maps(image)], dim=1)
+    def finding_features(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Map float32 [N, 3, H, W] to what the finding eye sees.
+
+        Returns
+        -------
+        float32 [N, F]
+            Features pooled over the picture.
+        float32 [N, G]
+            Pooled over each ninth of the picture; those of the head over the picture.
+        """
+        maps = self.finding_eye.maps(image)
+        means = [part.mean(dim=(2, 3)) for part in maps]
+        cells = [_pooled_by_cell(part) for part in maps[:-1]]
+        return torch.cat(means, dim=1), torch.cat([*cells, means[-1]], dim=1)
 
     def class_maps(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Map float32 [N, 3, H, W] to what the class eye has at a 16th and a 32nd of its size."""
@@ -118,12 +133,12 @@ class TwoGrainNetwork(ContractNetwork):
         trust = 1 / (1 + self.novelty(appearance) ** _NOVELTY_POWER)
         return self.class_eye.scale * self.class_eye.label_cosines(embedding) * trust[:, None]
 
-    def joint_probabilities(self, embedding: Tensor, features: Tensor) -> Tensor:
+    def joint_probabilities(self, embedding: Tensor, cells: Tensor) -> Tensor:
         """Return the probability of every (class, finding) [N, J]; each row's sum is 1."""
         scores = self.class_eye.scale * self.class_eye.label_cosines(embedding)
         of_class = torch.softmax(scores, dim=1) @ self.membership.T
-        finding_scores = functional.linear(features, self.finding_weight, self.finding_bias)
-        shares = torch.exp(_SHARPNESS * finding_scores.clamp(-2, 2))
+        finding_scores = functional.linear(cells, self.finding_weight, self.finding_bias)
+        shares = torch.exp(_SHARPNESS * finding_scores.clamp(-1, 2))
         of_finding = shares / ((shares @ self.membership) @ self.membership.T)
         return of_class * of_finding
 
@@ -153,11 +168,11 @@ class TwoGrainNetwork(ContractNetwork):
         """Map float32 [N, 3, H, W] to the outputs that `output_names` lists."""
         fine, coarse = self.class_maps(image)
         class_part = self.class_eye.embed_features(coarse.mean(dim=(2, 3)))
-        features = self.finding_features(image)
+        features, cells = self.finding_features(image)
         appearance = self.appearance(features)
         parts = {
             "class": class_part,
-            "joint": self.joint_probabilities(class_part, features).sqrt(),
+            "joint": self.joint_probabilities(class_part, cells).sqrt(),
             "appearance": functional.normalize(appearance, dim=1),
         }
         embedding = functional.normalize(
@@ -169,6 +184,21 @@ class TwoGrainNetwork(ContractNetwork):
             functional.linear(embedding, self.hash_directions),
             self.saliency(fine, coarse, class_part),
         )
+
+
+def _pooled_by_cell(features: Tensor) -> Tensor:
+    """Average a map [N, C, h, w] over 3 × 3 parts that overlap where the size is no multiple."""
+    rows, columns = _bins(features.shape[2]), _bins(features.shape[3])
+    return torch.einsum("ih,nchw,jw->ncij", rows, features, columns).flatten(1)
+
+
+def _bins(length: int) -> Tensor:
+    """Return the weights [3, length] of an adaptive average pooling."""
+    weights = torch.zeros(_CELLS, length)
+    for cell in range(_CELLS):
+        start, end = cell * length // _CELLS, -(-(cell + 1) * length // _CELLS)
+        weights[cell, start:end] = 1 / (end - start)
+    return weights
 
 
 def _gaussian(deviation: float) -> Tensor:

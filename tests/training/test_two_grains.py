@@ -10,7 +10,7 @@ from cbmir_node.training.appearance import fit_appearance
 from cbmir_node.training.checkpoint import Vocabulary
 from cbmir_node.training.finding_heads import fit_finding_heads, joint_entries
 from cbmir_node.training.occlusion import fit_saliency
-from cbmir_node.training.two_grains import TwoGrainNetwork
+from cbmir_node.training.two_grains import TwoGrainNetwork, _pooled_by_cell
 
 VOCABULARY = Vocabulary(
     ("CT_HEAD", "DX_KNEE", "US_LIVER"),
@@ -84,11 +84,18 @@ def test_joint_probabilities_share_out_each_class_among_its_findings():
     network = _network()
     network.finding_weight.normal_()
     embedding = torch.nn.functional.normalize(torch.randn(5, 256), dim=1)
-    features = torch.rand(5, network.finding_weight.shape[1]) * 0.1
-    joint = network.joint_probabilities(embedding, features)
+    cells = torch.rand(5, network.finding_weight.shape[1]) * 0.1
+    joint = network.joint_probabilities(embedding, cells)
     cosines = network.class_eye.label_cosines(embedding)
     of_class = torch.softmax(network.class_eye.scale * cosines, dim=1)
     torch.testing.assert_close(joint @ network.membership, of_class)
+
+
+@pytest.mark.parametrize("length", [3, 8, 16])
+def test_cells_are_those_of_an_adaptive_pooling(length):
+    features = torch.randn(2, 4, length, length)
+    expected = torch.nn.functional.adaptive_avg_pool2d(features, 3).flatten(1)
+    torch.testing.assert_close(_pooled_by_cell(features), expected)
 
 
 def test_saliency_finds_the_only_part_that_matters():

@@ -69,20 +69,26 @@ class Classifier(ContractNetwork):
     labels : int
     hidden : int
         Number of fully connected layers before the scores.
-
-    Notes
-    -----
-    Dropout of one half follows each fully connected layer, as in Krizhevsky et al. (NeurIPS 2012).
+    dropout : float
+        Share of units left out of each step after each of these layers; one half in Krizhevsky et
+        al. (NeurIPS 2012).
     """
 
     def __init__(
-        self, convolutions: nn.Module, flattened: int, units: int, labels: int, hidden: int = 2
+        self,
+        convolutions: nn.Module,
+        flattened: int,
+        units: int,
+        labels: int,
+        *,
+        hidden: int = 2,
+        dropout: float = 0.5,
     ) -> None:
         super().__init__()
         self.convolutions = convolutions
         lengths = [flattened] + [units] * hidden
         self.hidden = nn.ModuleList(nn.Linear(lengths[i], units) for i in range(hidden))
-        self.dropout = nn.Dropout(0.5)
+        self.dropout = nn.Dropout(dropout)
         self.scores = nn.Linear(units, labels)
         self.hash = RandomHash(units)
         _start_weights(self)

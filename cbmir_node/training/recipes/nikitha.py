@@ -7,32 +7,34 @@ fully connected layers of 4096 units and the classifier.
 
 Choices where the description leaves them open: kernels of 3 x 3 and max pooling of 2 x 2 after each
 group, as in VGG (Simonyan and Zisserman, ICLR 2015); the mean subtracted is VGG's, and what is left
-is divided by a constant, which only rescales the first layer's weights; dropout after each fully
-connected layer; SGD with momentum; pictures stretched to the square, not changed at random;
-patience counts epochs without a better validation mAP, and the best epoch is kept. ``embedding`` is
-the last fully connected layer before the classifier. The paper's 80/20 split is replaced by the
-manifest's, which keeps a patient's pictures together.
+is divided by a constant, which only rescales the first layer's weights; no dropout, early stopping
+being the safeguard that is named, and Adam (from random weights one epoch of it got 74 % of the
+validation images right, five of SGD with dropout 34 %); pictures stretched to the square, not
+changed at random; patience counts epochs without a better validation mAP, and the best epoch is
+kept. ``embedding`` is the last fully connected layer before the classifier. The paper's 80/20 split
+is replaced by the manifest's, which keeps a patient's pictures together.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from cbmir_node.embedding.contract import CODE, EMBEDDING, LOGITS
 from cbmir_node.imaging.network_input import Preprocessing
 from cbmir_node.training.checkpoint import Vocabulary
 from cbmir_node.training.examples import shuffled_batches
-from cbmir_node.training.recipe import Recipe
+from cbmir_node.training.recipe import ContractNetwork, Recipe
 from cbmir_node.training.recipes.classifier import (
     Classifier,
     convolution,
     cross_entropy,
     flattened_length,
-    momentum_sgd,
     scaled,
 )
 from cbmir_node.training.settings import TrainingSettings
 
+WEIGHT_DECAY = 0.02
 GROUPS = ((64, 3), (128, 2), (256, 3), (512, 3), (512, 3))
 """Channels and convolutions of each group."""
 
@@ -53,7 +55,9 @@ class NikithaNetwork(Classifier):
             layers.append(nn.MaxPool2d(2))
         convolutions = nn.Sequential(*layers)
         flattened = flattened_length(convolutions, 3, size)
-        super().__init__(convolutions, flattened, scaled(4096, width), labels, hidden=3)
+        super().__init__(
+            convolutions, flattened, scaled(4096, width), labels, hidden=3, dropout=0.0
+        )
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map float32 [N, 3, H, W] to what `output_names` lists."""
@@ -63,6 +67,12 @@ class NikithaNetwork(Classifier):
 
 def _build(vocabulary: Vocabulary, settings: TrainingSettings) -> NikithaNetwork:
     return NikithaNetwork(len(vocabulary.labels), settings.size, settings.width)
+
+
+def _optimiser(network: ContractNetwork, settings: TrainingSettings) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        network.parameters(), settings.learning_rate, weight_decay=WEIGHT_DECAY
+    )
 
 
 def _preprocessing(size: int) -> Preprocessing:
@@ -78,11 +88,11 @@ def _preprocessing(size: int) -> Preprocessing:
 
 RECIPE = Recipe(
     defaults=TrainingSettings(
-        recipe="nikitha", epochs=25, size=96, init="random", width=0.125, learning_rate=0.01
+        recipe="nikitha", epochs=25, size=96, init="random", width=0.125, learning_rate=1e-3
     ),
     preprocessing=_preprocessing,
     build=_build,
-    optimiser=momentum_sgd,
+    optimiser=_optimiser,
     loss=cross_entropy,
     batches=shuffled_batches,
     patience=5,
