@@ -7,7 +7,7 @@ keeps its ImageNet weights, sees the whole picture, and only linear heads on its
 fitted; these know in which ninth of the picture a feature is, because anatomy has its place. Its
 features also describe what no class of the training names.
 
-The embedding is three unit vectors side by side, each with a fixed weight:
+The embedding is three unit vectors side by side, each with a weight:
 
 ===========  =============================================================================
 class        the class eye's embedding
@@ -15,6 +15,9 @@ joint        square roots of the probabilities of every (class, finding): the in
              of two is their Bhattacharyya coefficient, 1 for equal beliefs
 appearance   principal components of the finding eye's features
 ===========  =============================================================================
+
+The first two know only what they were trained on. In a novel picture, one far from all training
+pictures, weight moves from them to the appearance.
 """
 
 from __future__ import annotations
@@ -34,14 +37,19 @@ _SMOOTHING = 1.9
 """Deviation of the Gaussian that smooths the saliency map, cells. What a network loses depends on
 connected regions: scattered cells can be made good from their neighbours. Chosen on val."""
 
-_WEIGHTS = {"class": 1.0, "joint": 0.7, "appearance": 0.4}
-"""Chosen on val: more of the joint part costs the hash its coarse order, and gains nothing."""
+_JOINT_WEIGHT = 0.7
+"""Against the class part's 1. More costs the hash its coarse order. Chosen on val, as the next."""
+_APPEARANCE_WEIGHT = 0.5
+"""Of a familiar picture; 1 of a novel one."""
 _SHARPNESS = 24.0
 """Factor on the findings' least-squares scores before the softmax; chosen with the ridge."""
 _CELLS = 3
 """Parts of the picture along each side that the finding heads tell apart."""
-_NOVELTY_POWER = 8
-"""How suddenly trust ends at the distance that hardly any training picture has."""
+_CERTAINTY_POWER = 8
+_WEIGHT_POWER = 4
+"""How suddenly trust ends at the distance that hardly any training picture has: in the class
+scores, and in the weights of the embedding. Chosen on val with a network that five classes had been
+kept from."""
 
 
 class TwoGrainNetwork(ContractNetwork):
@@ -130,8 +138,8 @@ class TwoGrainNetwork(ContractNetwork):
 
         A network is as sure of what it never saw as of the rest; its features are farther off.
         """
-        trust = 1 / (1 + self.novelty(appearance) ** _NOVELTY_POWER)
-        return self.class_eye.scale * self.class_eye.label_cosines(embedding) * trust[:, None]
+        trust = _trust(self.novelty(appearance), _CERTAINTY_POWER)
+        return self.class_eye.scale * self.class_eye.label_cosines(embedding) * trust
 
     def joint_probabilities(self, embedding: Tensor, cells: Tensor) -> Tensor:
         """Return the probability of every (class, finding) [N, J]; each row's sum is 1."""
@@ -170,20 +178,26 @@ class TwoGrainNetwork(ContractNetwork):
         class_part = self.class_eye.embed_features(coarse.mean(dim=(2, 3)))
         features, cells = self.finding_features(image)
         appearance = self.appearance(features)
-        parts = {
-            "class": class_part,
-            "joint": self.joint_probabilities(class_part, cells).sqrt(),
-            "appearance": functional.normalize(appearance, dim=1),
-        }
-        embedding = functional.normalize(
-            torch.cat([_WEIGHTS[name] * part for name, part in parts.items()], dim=1), dim=1
-        )
+        joint = self.joint_probabilities(class_part, cells).sqrt()
+        trust = _trust(self.novelty(appearance), _WEIGHT_POWER)
+        appearance_weight = _APPEARANCE_WEIGHT + (1 - _APPEARANCE_WEIGHT) * (1 - trust)
+        parts = [
+            trust * class_part,
+            trust * _JOINT_WEIGHT * joint,
+            appearance_weight * functional.normalize(appearance, dim=1),
+        ]
+        embedding = functional.normalize(torch.cat(parts, dim=1), dim=1)
         return (
             embedding,
             self.logits(class_part, appearance),
             functional.linear(embedding, self.hash_directions),
             self.saliency(fine, coarse, class_part),
         )
+
+
+def _trust(novelty: Tensor, power: int) -> Tensor:
+    """Return [N, 1] in (0, 1]: 1 amid the training pictures, a half at the novelty 1."""
+    return (1 / (1 + novelty**power))[:, None]
 
 
 def _pooled_by_cell(features: Tensor) -> Tensor:

@@ -115,3 +115,22 @@ def test_saliency_finds_the_only_part_that_matters():
     quarters = torch.nn.functional.avg_pool2d(saliency, 2).flatten(1)
     found = quarters.argmax(dim=1) == places[:, 0] * 2 + places[:, 1]
     assert found.float().mean() > 0.6  # a quarter by chance; noise looks much like noise
+
+
+def test_in_a_novel_picture_the_weight_moves_to_its_appearance():
+    network = _network()
+    network.components.normal_()
+    network.whitening.copy_(torch.eye(96))
+    image = torch.rand(2, 3, 128, 128)
+    lengths = {}
+    for name, farthest in (("familiar", 1e9), ("novel", 1e-9)):
+        network.farthest.fill_(farthest)
+        with torch.no_grad():
+            embedding, *_ = network(image)
+        torch.testing.assert_close(embedding.norm(dim=1), torch.ones(2))
+        lengths[name] = embedding[:, -96:].norm(dim=1)
+    # of the weights 1, .7 and .5
+    torch.testing.assert_close(
+        lengths["familiar"], torch.full((2,), 0.5 / (1 + 0.49 + 0.25) ** 0.5)
+    )
+    assert (lengths["novel"] > 0.999).all()
