@@ -191,7 +191,9 @@ class SearchSettings(_Section):
     @classmethod
     def _from_text(cls, tags: object) -> object:
         """Take ``Modality,PatientSex`` too: an environment variable holds no list."""
-        return tuple(filter(None, tags.split(","))) if isinstance(tags, str) else tags
+        if not isinstance(tags, str):
+            return tags
+        return tuple(tag.strip() for tag in tags.split(",") if tag.strip())
 
 
 class WorkerSettings(_Section):

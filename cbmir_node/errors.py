@@ -95,7 +95,19 @@ class SnapshotError(CbmirError):
 
 
 class QueryError(CbmirError):
-    """A similarity query cannot be answered as asked."""
+    """A similarity query cannot be answered as asked.
+
+    Parameters
+    ----------
+    message : str
+        The remedy first: DICOM's Error Comment holds 64 characters.
+    field : str
+        Which field of the `SimilarityQuery` is at fault; empty for none.
+    """
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class NoExampleError(QueryError):

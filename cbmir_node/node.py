@@ -83,17 +83,24 @@ class Node:
     def _maintain(self) -> None:
         """Keep the index warm, so that no query waits for a long catch-up.
 
-        A model takes over here, not in the worker: after a round that has opened its index.
+        A model takes over here, not in the worker: after a round that has opened its index. A
+        snapshot that cannot be written does not keep it from that.
         """
         while not self._stop.wait(_MAINTENANCE_S):
-            try:
-                self.search.maintain()
-                self.stores.registry.switch_if_ready()
-                self._maintenance_error = ""
-            except Exception as error:  # this thread must live on, and /readyz tell
-                if str(error) != self._maintenance_error:
-                    _log.exception("index maintenance failed; it is tried again")
-                self._maintenance_error = str(error)
+            problems = []
+            for duty in (self._switch, self.search.tidy):
+                try:
+                    duty()
+                except Exception as error:  # this thread must live on, and /readyz tell
+                    problems.append(str(error))
+                    if str(error) not in self._maintenance_error:
+                        _log.exception("index maintenance failed; it is tried again")
+            self._maintenance_error = "; ".join(problems)
+
+    def _switch(self) -> None:
+        """Let the next model take over, if it is ready and its index is open."""
+        prepared = self.search.prepare()
+        self.stores.registry.switch_if_ready(prepared)
 
     def problems(self) -> list[str]:
         """Return why the node cannot do its work right now; empty when it can."""

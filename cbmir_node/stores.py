@@ -12,10 +12,11 @@ from cbmir_node.archive.store import Archive
 from cbmir_node.catalog.database import Catalog, open_catalog
 from cbmir_node.catalog.models import InstalledModel, ModelRegistry, ModelState
 from cbmir_node.catalog.statistics import has_instances
-from cbmir_node.config import Settings
+from cbmir_node.config import EmbeddingSettings, Settings
+from cbmir_node.embedding.contract import ModelDescription
 from cbmir_node.embedding.session import EmbeddingModel
 from cbmir_node.embedding.store import ModelStore, shipped_model
-from cbmir_node.errors import ConfigurationError
+from cbmir_node.errors import ConfigurationError, ModelError
 
 _log = logging.getLogger(__name__)
 
@@ -48,13 +49,29 @@ class Stores:
 
     def install(self, onnx_file: Path) -> InstalledModel:
         """Check an ONNX file, copy it into the data folder and enter it in the catalogue."""
-        description = self.models.install(onnx_file)
+        return self._enter(self.models.install(onnx_file))
+
+    def complete_registry(self) -> None:
+        """Read again what an older version of the node did not keep of its models' files."""
+        for model in self.registry.all():
+            if model.labels is not None:
+                continue
+            try:
+                path = self.models.path(model.sha256)
+                network = EmbeddingModel.load(path, EmbeddingSettings(provider="cpu"))
+            except ModelError as error:  # a model that rests needs no file
+                _log.warning("model %s:%s: %s", model.name, model.version, error)
+                continue
+            self._enter(network.description)
+
+    def _enter(self, description: ModelDescription) -> InstalledModel:
         return self.registry.add(
             description.sha256,
             description.name,
             description.version,
             description.spaces,
             description.code_bits,
+            description.labels,
         )
 
     def active_model_file(self) -> Path:
@@ -80,8 +97,8 @@ def open_stores(settings: Settings, *, create: bool) -> Stores:
     ----------
     settings : Settings
     create : bool
-        Create what is missing, upgrade the schema, and install the shipped model when there is
-        none in use.
+        Create what is missing, upgrade the schema and what is known of the models, and install
+        the shipped model when there is none in use.
 
     Raises
     ------
@@ -110,6 +127,8 @@ def open_stores(settings: Settings, *, create: bool) -> Stores:
         ModelStore(settings.models_path),
         ModelRegistry(catalog),
     )
+    if create:
+        stores.complete_registry()
     if create and not stores.registry.in_use():
         model = stores.install(shipped_model())
         stores.use(model)

@@ -100,9 +100,15 @@ class Worker:
     def run(self, stop: EventLike) -> None:
         """Work until told to stop."""
         while not stop.is_set():
-            done = sum(self._work_or_tell(model) for model in self._stores.registry.in_use())
-            if not done:
+            if not self.work_round():
                 stop.wait(self._settings.worker.poll_s)
+
+    def work_round(self) -> int:
+        """Work once for every model in use, forget the others, and return how much was done."""
+        models = self._stores.registry.in_use()
+        used = {model.sha256 for model in models}
+        self._models = {key: network for key, network in self._models.items() if key in used}
+        return sum(self._work_or_tell(model) for model in models)
 
     def _work_or_tell(self, model: InstalledModel) -> int:
         """Work for a model; one that cannot run must not keep the others from it."""

@@ -66,7 +66,7 @@ def test_every_lossless_transfer_syntax_gives_the_same_vector(
 def test_a_changed_window_changes_the_vector_little(
     network: EmbeddingModel, decoder: DecoderProcess, tmp_path: Path
 ) -> None:
-    """Less than half as much as another picture does; benchmarks/model_quality.py has figures."""
+    """Less than half as much as another picture does; `evaluate --windows` has figures."""
     tags = {"BitsStored": 12, "HighBit": 11, "RescaleIntercept": -1024, "RescaleSlope": 1}
 
     def windowed(center: int, width: int, picture: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ from cbmir_node.config import Settings
 from cbmir_node.errors import DecoderUnavailableError, ModelError
 from cbmir_node.node import open_search
 from cbmir_node.search.query import Example, SimilarityAnswer, SimilarityQuery
-from cbmir_node.stores import Stores, process_identity
+from cbmir_node.stores import Stores, open_stores, process_identity
 from cbmir_node.worker import TRIES, Worker
 from tests.models import build_model
 from tests.objects import make_object
@@ -305,3 +305,32 @@ def test_a_network_that_does_not_run_fails_no_object(
         assert {state for state, _, _ in work(stores).values()} == {"pending"}
     embed_all(stores)
     assert {uid: work(stores)[uid][0] for uid in uids} == dict.fromkeys(uids, "embedded")
+
+
+def test_the_network_of_a_model_that_rests_is_freed(
+    open_node: Callable[..., Stores], tmp_path: Path
+) -> None:
+    stores = open_node()
+    keep(stores, tmp_path, make_object())
+    first = stores.registry.active()
+    with Worker(stores) as worker:
+        assert worker.work_round() == 1
+        second = stores.install(build_model(tmp_path / "second.onnx", name="second", seed=1))
+        stores.use(second)
+        assert worker.work_round() == 1
+        assert set(worker._models) == {first.sha256, second.sha256}
+        assert stores.registry.switch_if_ready() is not None
+        assert worker.work_round() == 0
+        assert set(worker._models) == {second.sha256}
+
+
+def test_what_an_older_node_did_not_keep_of_a_model_is_read_from_its_file(
+    open_node: Callable[..., Stores],
+) -> None:
+    stores = open_node()
+    described = stores.registry.active()
+    assert (described.code_bits, len(described.labels or ())) == (16, 4)
+    with stores.catalog.write() as connection:
+        connection.execute(schema.models.update().values(labels=None, code_bits=0))
+    open_stores(stores.settings, create=True).close()
+    assert stores.registry.active() == described

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,6 +38,9 @@ class InstalledModel:
         Vector space to dimension.
     code_bits : int
         Length of its hash code, 0 when it has none.
+    labels : tuple of str or None
+        Its classes, empty when it has none; ``None`` where an older version of the node installed
+        it, until `ModelRegistry.add` enters its file again.
     """
 
     row: int
@@ -46,6 +50,7 @@ class InstalledModel:
     state: ModelState
     spaces: dict[str, int]
     code_bits: int = 0
+    labels: tuple[str, ...] | None = ()
 
 
 class ModelRegistry:
@@ -60,7 +65,10 @@ class ModelRegistry:
             rows = connection.execute(select(schema.models).order_by(_models.id)).all()
         return [
             InstalledModel(
-                r.id, r.sha256, r.name, r.version, r.state, json.loads(r.spaces), r.code_bits
+                *(r.id, r.sha256, r.name, r.version, r.state),
+                spaces=json.loads(r.spaces),
+                code_bits=r.code_bits,
+                labels=None if r.labels is None else tuple(json.loads(r.labels)),
             )
             for r in rows
         ]
@@ -91,23 +99,38 @@ class ModelRegistry:
         raise ModelError(f"{name!r} {problem}; choose from: {names or 'none'}")
 
     def add(
-        self, sha256: str, name: str, version: str, spaces: dict[str, int], code_bits: int = 0
+        self,
+        sha256: str,
+        name: str,
+        version: str,
+        spaces: dict[str, int],
+        code_bits: int = 0,
+        labels: Sequence[str] = (),
     ) -> InstalledModel:
-        """Enter an installed file; entering it again changes nothing."""
+        """Enter an installed file.
+
+        Entering it again completes what an older version of the node did not keep of it, and
+        leaves its state as it is.
+        """
+        described = {
+            "spaces": json.dumps(spaces),
+            "code_bits": code_bits,
+            "labels": json.dumps(list(labels)),
+        }
         with self._catalog.write() as connection:
-            find_or_insert(
+            row = find_or_insert(
                 connection,
                 schema.models,
                 {"sha256": sha256},
                 {
                     "name": name,
                     "version": version,
-                    "spaces": json.dumps(spaces),
-                    "code_bits": code_bits,
                     "state": "installed",
                     "installed_at": time.time(),
+                    **described,
                 },
             )
+            connection.execute(update(schema.models).where(_models.id == row).values(**described))
         return next(model for model in self.all() if model.sha256 == sha256)
 
     def use(self, model: InstalledModel) -> ModelState:
@@ -135,13 +158,18 @@ class ModelRegistry:
             request_missing_work(connection, model.row, time.time())
         return state
 
-    def switch_if_ready(self) -> InstalledModel | None:
+    def switch_if_ready(self, prepared: Collection[int] | None = None) -> InstalledModel | None:
         """Put the next model in place of the active one when no answer is lost by it.
 
-        That is when each instance embedded with the active model has an outcome with the next one:
-        a vector, or the reason why it has none. What neither has embedded yet does not count, or a
-        steady stream of receptions would put the switch off for ever. A model that failed on
+        That is when each instance with a vector of the active model has an outcome with the next
+        one: a vector, or the reason why it has none. What neither has embedded yet does not count,
+        or a steady stream of receptions would put the switch off for ever. A model that failed on
         everything is never ready.
+
+        Parameters
+        ----------
+        prepared : collection of int, optional
+            Rows of the models that may take over; ``None`` for all.
 
         Returns
         -------
@@ -151,7 +179,11 @@ class ModelRegistry:
         models = self.all()
         waiting = next((model for model in models if model.state == "next"), None)
         active = next((model for model in models if model.state == "active"), None)
-        if waiting is None or active is None or not self._is_ready(waiting.row, active.row):
+        if waiting is None or active is None:
+            return None
+        if prepared is not None and waiting.row not in prepared:
+            return None  # chosen after its index could be opened
+        if not self._is_ready(waiting.row, active.row):
             return None
         with self._catalog.write() as connection:
             hold(connection, Lock.MODELS_IN_USE)
@@ -172,22 +204,25 @@ class ModelRegistry:
         with self._catalog.read() as connection:
             if _is_behind(connection, model, active):
                 return False
-            work = schema.work.c
-            others = exists().where(work.model != model, work.state == "embedded")
-            this = exists().where(work.model == model, work.state == "embedded")
+            vectors = schema.vectors.c
+            others = exists().where(vectors.model != model)
+            this = exists().where(vectors.model == model)
             others_did, this_did = connection.execute(select(others, this)).one()
         return bool(this_did or not others_did)
 
 
 def _is_behind(connection: Connection, model: int, active: int) -> bool:
-    """Tell whether an instance that the active model has embedded is pending for the other one."""
-    mine, theirs = schema.work.alias().c, schema.work.alias().c
+    """Tell whether an instance that can be found with the active model is pending for the other.
+
+    It is found by its vector, whatever its work state: a vector answers on until a requested new
+    one replaces it.
+    """
+    mine, theirs = schema.work.c, schema.vectors.c
     waits = exists().where(
         mine.model == model,
         mine.state == "pending",
         theirs.instance == mine.instance,
         theirs.model == active,
-        theirs.state == "embedded",
     )
     return bool(connection.execute(select(waits)).scalar())
 

@@ -122,6 +122,8 @@ models = Table(
     Column("spaces", Text, nullable=False),
     # length of the hash code, 0 without one
     Column("code_bits", Integer, nullable=False, server_default="0"),
+    # JSON list of class names; NULL until the file of a model installed before is read again
+    Column("labels", Text),
     # "active" serves queries, "next" is being embedded and then takes over, "installed" rests
     Column("state", Text, nullable=False),
     Column("installed_at", Float, nullable=False),

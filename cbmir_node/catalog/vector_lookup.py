@@ -112,7 +112,7 @@ class VectorLookup:
     def __init__(self, catalog: Catalog, model: int, space: str) -> None:
         self._catalog = catalog
         self._mine = (schema.vectors.c.model == model) & (schema.vectors.c.space == space)
-        self._model, self._space = model, space
+        self._space = space
         self._predicted: Any = schema.vectors if space == EMBEDDING else _PREDICTED
 
     def rows_of(self, group: Group, name: str) -> list[int]:
@@ -184,21 +184,6 @@ class VectorLookup:
             & (held.frame_number == mine.frame_number)
         )
         return source.outerjoin(_PREDICTED, same_frame)
-
-    def classes(self) -> list[str]:
-        """Return the classes that the model takes the images for, in alphabetical order."""
-        vectors = schema.vectors.c
-        query = (
-            select(vectors.label)
-            .where(
-                vectors.model == self._model,
-                vectors.space == EMBEDDING,
-                vectors.label.is_not(None),
-            )
-            .distinct()
-        )
-        with self._catalog.read() as connection:
-            return sorted(connection.execute(query).scalars())
 
     def tag_values(self, keyword: str, series: Collection[int]) -> set[str]:
         """Return the values of a key, empty ones left out, that occur in these series."""

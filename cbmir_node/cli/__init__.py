@@ -25,6 +25,7 @@ _COMMANDS = {
     "echo": "echo:echo",
     "train": "train:train_command",
     "export": "train:export_command",
+    "evaluate": "evaluate:evaluate",
 }
 """Command to module and object: a command's libraries are loaded only when it is used."""
 

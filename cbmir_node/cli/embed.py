@@ -48,7 +48,7 @@ def embed(
     bits). Files without a picture are listed and skipped.
     """
     with _whole_file(output) as handle:
-        network = EmbeddingModel.load(model_path or _model_in_use(settings), settings.embedding)
+        network = EmbeddingModel.load(model_path or model_in_use(settings), settings.embedding)
         rows, skipped = _embed_all(settings, paths, network)
         if not rows:
             raise PixelError("no file has a picture to embed; nothing was written")
@@ -112,7 +112,7 @@ def _row(sop_instance_uid: str, frame: FrameVectors) -> dict[str, Any]:
     return row
 
 
-def _model_in_use(settings: Settings) -> Path:
+def model_in_use(settings: Settings) -> Path:
     """Return the node's model; without a node the shipped one."""
     try:
         stores = open_stores(settings, create=False)

@@ -219,8 +219,8 @@ def _must_answer(found: InstalledModel, search: SearchSettings) -> None:
         choose(SimilarityQuery([]), search, found)
     except QueryError as error:
         raise ModelError(
-            f"as [search] is configured, no query would be answered: {error}. Change search.method "
-            "or search.space first, or use another model"
+            f"as [search] is configured, {_title(found)} would answer no query: {error}. Change "
+            "[search] first, or use another model"
         ) from error
 
 

@@ -12,13 +12,7 @@ from cbmir_node.catalog.hierarchy import rows_by_number
 from cbmir_node.catalog.records import RECORD_KEYWORDS
 from cbmir_node.cli.options import as_json, print_json, print_table, settings_options
 from cbmir_node.cli.ranges import AgeRange, ages, dates
-from cbmir_node.cli.retrieval import (
-    RetrievalChoices,
-    RetrievalWishes,
-    described,
-    retrieval_choices,
-    retrieval_options,
-)
+from cbmir_node.cli.retrieval import RetrievalWishes, described, retrieval_options
 from cbmir_node.config import Settings
 from cbmir_node.embedding.session import EmbeddingModel
 from cbmir_node.errors import CatalogError
@@ -118,7 +112,6 @@ def query(
         raise click.UsageError(
             "name an example: --study, --series, --instance or --file (see --help)"
         )
-    choices = retrieval_choices(settings.search, **wishes)
     minimum_age, maximum_age = age
     filters = {
         # code strings are upper case (PS3.5 6.2)
@@ -140,14 +133,14 @@ def query(
                 examples=examples,
                 level=level.upper(),  # type: ignore[arg-type]  # click checked the choice
                 k=k,
-                **choices,
+                **wishes,
                 filters={key: value for key, value in filters.items() if value},
                 minimum_age=minimum_age,
                 maximum_age=maximum_age,
                 exclude_same_patient=False if same_patient else None,
             )
         )
-        _show(stores, answer, choices, as_json=as_json)
+        _show(stores, answer, as_json=as_json)
     finally:
         stores.close()
 
@@ -173,10 +166,8 @@ def _file_examples(stores: Stores, files: tuple[Path, ...]) -> list[Example]:
     return examples
 
 
-def _show(
-    stores: Stores, answer: SimilarityAnswer, choices: RetrievalChoices, *, as_json: bool
-) -> None:
-    level = answer.level
+def _show(stores: Stores, answer: SimilarityAnswer, *, as_json: bool) -> None:
+    level, choices = answer.level, answer.choices
     shown = _SHOWN[level]
     found = rows_by_number(stores.catalog, level, [match.row for match in answer.matches], shown)
     results = []
@@ -199,7 +190,12 @@ def _show(
             {
                 "level": answer.level.lower(),
                 "model": answer.model,
-                **choices,
+                "method": choices.method,
+                "rerank": choices.rerank,
+                "space": choices.space,
+                "by_class": choices.by_class,
+                "predicted_class": choices.predicted_class,
+                "same_tags": choices.same_tags,
                 "results": results,
             }
         )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import TypedDict, Unpack
+from typing import TypedDict
 
 import click
 
 from cbmir_node.cli.options import Function
-from cbmir_node.config import SearchSettings
-from cbmir_node.search.query import METHODS, Method, SameTag
+from cbmir_node.search.query import METHODS, Choices, Method, SameTag
 
 _SAME_TAGS: Mapping[str, SameTag] = {
     "modality": "Modality",
@@ -22,25 +20,14 @@ _NO_TAGS = "none"
 
 
 class RetrievalWishes(TypedDict):
-    """What the options gave; ``None``, or no tag, is as configured."""
+    """What the options gave, as fields of a `SimilarityQuery`; ``None`` is as configured."""
 
     method: Method | None
     rerank: bool | None
     space: str | None
     by_class: bool | None
     predicted_class: str | None
-    same: tuple[str, ...]
-
-
-class RetrievalChoices(TypedDict):
-    """The same fields of a `SimilarityQuery`, configured ones filled in."""
-
-    method: Method
-    rerank: bool
-    space: str
-    by_class: bool
-    predicted_class: str | None
-    same_tags: tuple[SameTag, ...]
+    same_tags: tuple[SameTag, ...] | None
 
 
 def retrieval_options(function: Function) -> Function:
@@ -50,65 +37,31 @@ def retrieval_options(function: Function) -> Function:
     return function
 
 
-def retrieval_choices(
-    configured: SearchSettings, **wishes: Unpack[RetrievalWishes]
-) -> RetrievalChoices:
-    """Fill in what is configured.
-
-    Raises
-    ------
-    click.UsageError
-        A wish would have no effect, or contradicts another.
-    """
-    rerank, by_class, same = wishes["rerank"], wishes["by_class"], wishes["same"]
-    method = wishes["method"] or configured.method
-    choices = RetrievalChoices(
-        method=method,
-        rerank=method == "hamming" and (configured.rerank if rerank is None else rerank),
-        space=wishes["space"] or configured.space,
-        by_class=configured.by_class if by_class is None else by_class,
-        predicted_class=wishes["predicted_class"],
-        same_tags=_same_tags(same) if same else configured.same_tags,
-    )
-    if rerank and method != "hamming":
-        raise click.UsageError(
-            f"--rerank orders what hash codes found, but the method is {method}: "
-            "add --method hamming"
-        )
-    if wishes["space"] and method == "hamming" and not choices["rerank"]:
-        raise click.UsageError(
-            "--space has no effect on hash codes: add --rerank, or --method cosine"
-        )
-    return choices
-
-
-def described(choices: RetrievalChoices) -> str:
+def described(choices: Choices) -> str:
     """Say in one line how a query compared what with what."""
-    method, space = choices["method"], choices["space"]
-    if method != "hamming":
-        parts = [f"{method} of {space}"]
+    if choices.method != "hamming":
+        parts = [f"{choices.method} of {choices.space}"]
     else:
-        parts = [f"hamming, re-ranked by cosine of {space}" if choices["rerank"] else "hamming"]
-    if choices["by_class"]:
+        reranked = f"hamming, re-ranked by cosine of {choices.space}"
+        parts = [reranked if choices.rerank else "hamming"]
+    if choices.by_class:
         parts.append("by class")
-    if choices["predicted_class"]:
-        parts.append(f"class {choices['predicted_class']}")
-    if choices["same_tags"]:
-        parts.append(f"same {', '.join(choices['same_tags'])}")
+    if choices.predicted_class:
+        parts.append(f"class {choices.predicted_class}")
+    if choices.same_tags:
+        parts.append(f"same {', '.join(choices.same_tags)}")
     return "; ".join(parts)
 
 
-def _space(_context: click.Context, _option: click.Parameter, name: str | None) -> str | None:
-    if name is not None and not re.fullmatch(r"embedding(\..+)?", name):
-        raise click.BadParameter("must be embedding or embedding.LAYER; 'model info' lists them")
-    return name
-
-
-def _same_tags(same: tuple[str, ...]) -> tuple[SameTag, ...]:
+def _same_tags(
+    _context: click.Context, _option: click.Parameter, same: tuple[str, ...]
+) -> tuple[SameTag, ...] | None:
+    if not same:
+        return None
     if _NO_TAGS not in same:
         return tuple(_SAME_TAGS[name] for name in dict.fromkeys(same))
     if len(set(same)) > 1:
-        raise click.UsageError(f"--same {_NO_TAGS} goes with no other --same")
+        raise click.BadParameter(f"--same {_NO_TAGS} goes with no other --same")
     return ()
 
 
@@ -127,7 +80,6 @@ _OPTIONS = (
     click.option(
         "--space",
         metavar="NAME",
-        callback=_space,
         help="Vectors compared: embedding, or embedding.LAYER where the model has it.  "
         "[default: search.space]",
     ),
@@ -142,7 +94,9 @@ _OPTIONS = (
     ),
     click.option(
         "--same",
+        "same_tags",
         multiple=True,
+        callback=_same_tags,
         type=click.Choice([*_SAME_TAGS, _NO_TAGS]),
         help="Only what shares this tag with the examples, empty tags pass; 'none' lifts what is "
         "configured. Repeatable.  [default: search.same_tags]",

@@ -10,7 +10,9 @@ from pydicom.datadict import dictionary_VR
 from cbmir_node.catalog.keys import Level
 from cbmir_node.dicom.keys import tag_of
 
-_CHARACTER_SET = "ISO_IR 192"  # UTF-8
+CHARACTER_SET = "ISO_IR 192"
+"""Specific Character Set of UTF-8, for what is not ASCII."""
+
 _NUMBER_RANGES = {"IS": (-(2**31), 2**31 - 1), "US": (0, 65535)}
 _TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 
@@ -38,7 +40,7 @@ def make_answer(
     for keyword in requested:
         answer.add(_element(keyword, values.get(keyword, "")))
     if any(not value.isascii() for value in values.values()):
-        answer.SpecificCharacterSet = _CHARACTER_SET
+        answer.SpecificCharacterSet = CHARACTER_SET
     return answer
 
 

@@ -19,7 +19,7 @@ from cbmir_node.config import DicomSettings
 from cbmir_node.dicom.answers import make_answer
 from cbmir_node.dicom.contexts import View
 from cbmir_node.dicom.keys import read_keys, require_unique_keys
-from cbmir_node.dicom.private import SIMILARITY_FIND
+from cbmir_node.dicom.private import ELEMENT_OF_FIELD, SIMILARITY_FIND
 from cbmir_node.dicom.similar import SimilarAnswers, similar_matches
 from cbmir_node.dicom.statistics import Statistics
 from cbmir_node.dicom.statuses import RefusedRequestError, Status, failure
@@ -153,7 +153,9 @@ def _failure_of(error: Exception) -> Dataset:
 
 
 def _named_key(error: Exception) -> list[int]:
-    """Return the tag of the key a message begins with, as the catalogue's do."""
+    """Return the tag of the private element at fault, or of the key a message begins with."""
+    if isinstance(error, QueryError) and error.field in ELEMENT_OF_FIELD:
+        return [ELEMENT_OF_FIELD[error.field].tag]
     keyword = str(error).partition(":")[0]
     tag = tag_for_keyword(keyword)
     return [] if tag is None else [tag]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from pydicom.uid import UID
 from pynetdicom.service_class import QueryRetrieveServiceClass
 from pynetdicom.sop_class import register_uid, uid_to_service_class
 
+from cbmir_node.dicom.answers import CHARACTER_SET
 from cbmir_node.search.query import SimilarityAnswer, SimilarMatch
 
 SIMILARITY_FIND = UID("2.25.284295670403067781368888672978503516813")
@@ -67,7 +68,7 @@ ANSWERED = (
 )
 """What every answer by the private SOP class carries."""
 
-ANSWERED_WHEN_ASKED = (VECTOR_SPACE,)
+ANSWERED_WHEN_ASKED = (RE_RANK, VECTOR_SPACE)
 """What an answer carries only where the request has the element."""
 
 ASKED = (
@@ -87,6 +88,17 @@ ASKED = (
 
 RESERVED = (RETRIEVAL_MODEL, NEGATIVE_EXAMPLE_UIDS)
 """What a request may not set yet: choice of model, negative examples."""
+
+ELEMENT_OF_FIELD: Mapping[str, PrivateElement] = {
+    "k": MAXIMUM_RESULTS,
+    "method": RETRIEVAL_METHOD,
+    "rerank": RE_RANK,
+    "space": VECTOR_SPACE,
+    "by_class": CLASS_RESTRICTION,
+    "predicted_class": PREDICTED_CLASS,
+    "same_tags": SAME_TAGS,
+}
+"""Field of a `SimilarityQuery` to the element that sets it."""
 
 ELEMENTS = tuple(
     sorted({*ANSWERED, *ANSWERED_WHEN_ASKED, *ASKED, *RESERVED}, key=lambda element: element.offset)
@@ -130,9 +142,13 @@ def add_private_block(
         RETRIEVAL_MODEL: ranking.model[:64],
         PREDICTED_CLASS: None if match.label is None else match.label[:64],
         CLASS_PROBABILITY: match.probability,
+        RE_RANK: "YES" if ranking.choices.rerank else "NO",
         VECTOR_SPACE: ranking.space[:64],
     }
     if elements:
         block = answer.private_block(PRIVATE_GROUP, PRIVATE_CREATOR, create=True)
         for element in elements:
-            block.add_new(element.offset, element.vr, values[element])
+            value = values[element]
+            block.add_new(element.offset, element.vr, value)
+            if isinstance(value, str) and not value.isascii():
+                answer.SpecificCharacterSet = CHARACTER_SET

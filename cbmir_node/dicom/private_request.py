@@ -5,7 +5,6 @@ An element that is absent or empty leaves its matter as configured.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -46,8 +45,6 @@ SAME_TAG_VALUES: Mapping[str, SameTag] = {
 }
 NO_TAGS = "NONE"
 """Value of Same Tags that lifts what is configured."""
-
-_SPACE = re.compile(r"embedding(\..+)?")
 
 
 @dataclass(frozen=True)
@@ -91,10 +88,6 @@ def read_private_request(identifier: Dataset) -> PrivateRequest:
                 Status.NOT_SUPPORTED_YET, f"{element.name} is not supported yet", element.tag
             )
     results = _number(values, MAXIMUM_RESULTS, 1, 65535)
-    method = _choice(values, RETRIEVAL_METHOD, METHOD_VALUES)
-    rerank = _choice(values, RE_RANK, FLAG_VALUES)
-    if rerank and method not in (None, "hamming"):
-        raise _wrong(RE_RANK, f"needs {RETRIEVAL_METHOD.name} HAMMING")
     return PrivateRequest(
         present=frozenset(values),
         maximum_results=None if results is None else int(results),
@@ -102,9 +95,9 @@ def read_private_request(identifier: Dataset) -> PrivateRequest:
         positive_examples=tuple(str(uid) for uid in values.get(POSITIVE_EXAMPLE_UIDS, []) if uid),
         minimum_age=_number(values, MINIMUM_AGE, 0, 200),
         maximum_age=_number(values, MAXIMUM_AGE, 0, 200),
-        method=method,
-        rerank=rerank,
-        space=_space(values),
+        method=_choice(values, RETRIEVAL_METHOD, METHOD_VALUES),
+        rerank=_choice(values, RE_RANK, FLAG_VALUES),
+        space=_text(values, VECTOR_SPACE),
         by_class=_choice(values, CLASS_RESTRICTION, FLAG_VALUES),
         predicted_class=_text(values, PREDICTED_CLASS),
         same_tags=_same_tags(values),
@@ -168,13 +161,6 @@ def _choice(
     if text not in meanings:
         raise _wrong(element, f"must be {_either(list(meanings))}")
     return meanings[text]
-
-
-def _space(values: Mapping[PrivateElement, list[Any]]) -> str | None:
-    space = _text(values, VECTOR_SPACE)
-    if space is not None and not _SPACE.fullmatch(space):
-        raise _wrong(VECTOR_SPACE, "must be embedding or embedding.LAYER")
-    return space
 
 
 def _same_tags(values: Mapping[PrivateElement, list[Any]]) -> tuple[SameTag, ...] | None:

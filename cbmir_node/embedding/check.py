@@ -123,14 +123,6 @@ def _doubts(description: ModelDescription, outputs: dict[str, object]) -> list[B
                 "name a further vector space embedding.LAYER; leave anything else out",
             )
         )
-    long = [label for label in description.labels if len(label) > 64]
-    if long:
-        doubts.append(
-            Breach(
-                f"the label {long[0]!r} has more than 64 characters",
-                "shorten it: the DICOM element Predicted Class (LO) holds 64",
-            )
-        )
     return doubts
 
 

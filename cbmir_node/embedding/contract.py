@@ -30,6 +30,7 @@ from cbmir_node.embedding.metadata import (
     label_breaches,
     metadata_breaches,
     preprocessing_breaches,
+    text_breaches,
 )
 from cbmir_node.errors import ModelError
 from cbmir_node.imaging.network_input import Preprocessing
@@ -158,6 +159,7 @@ def breaches_of(
     return [
         *_input_breaches(inputs, metadata),
         *_output_breaches(outputs),
+        *text_breaches("the output", filter(_is_space, outputs)),
         *(
             _type_breach(name, types[name])
             for name in (*inputs, *outputs)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cbmir_node.errors import ModelError
@@ -31,8 +32,8 @@ _EXAMPLES = {
     "cbmir.training_data": "RadImageNet; research only",
 }
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_LONGEST_NAME = 64
-"""Of ``name:version`` together: the Retrieval Model element is an LO (PS3.5 section 6.2)."""
+_LONGEST_TEXT = 64
+"""Of an LO (PS3.5 section 6.2), such as Retrieval Model: of ``name:version`` together."""
 _PREPROCESSING_KEYS = ("height", "width", "channels", "resize", "mean", "std")
 
 
@@ -98,11 +99,11 @@ def _name_breaches(metadata: Mapping[str, str]) -> list[Breach]:
                 )
             )
     together = f"{metadata.get('cbmir.name', '')}:{metadata.get('cbmir.version', '')}"
-    if len(together) > _LONGEST_NAME:
+    if len(together) > _LONGEST_TEXT:
         breaches.append(
             Breach(
                 f"name and version have {len(together)} characters together",
-                f"shorten them to {_LONGEST_NAME}: that is what the DICOM element Retrieval Model "
+                f"shorten them to {_LONGEST_TEXT}: that is what the DICOM element Retrieval Model "
                 "holds",
             )
         )
@@ -169,4 +170,17 @@ def label_breaches(metadata: Mapping[str, str], classes: int) -> list[Breach]:
         breaches.append(
             Breach(f"labels are empty or there more than once: {names}", "give each its own name")
         )
-    return breaches
+    return [*breaches, *text_breaches("the label", labels)]
+
+
+def text_breaches(what: str, texts: Iterable[str]) -> list[Breach]:
+    """Return a breach for the first text that is no value of a DICOM LO (PS3.5 section 6.2)."""
+    for text in texts:
+        if len(text) > _LONGEST_TEXT:
+            problem, remedy = f"has more than {_LONGEST_TEXT} characters", "shorten it"
+        elif "\\" in text or any(unicodedata.category(letter) == "Cc" for letter in text):
+            problem, remedy = "has a backslash or a control character", "leave that out"
+        else:
+            continue
+        return [Breach(f"{what} {text!r} {problem}", f"{remedy}: it is answered as a DICOM LO")]
+    return []

@@ -169,20 +169,24 @@ def read_snapshot(root: Path, identity: SpaceIdentity) -> Snapshot | None:
     raise SnapshotError(f"the index snapshots in {folder} are replaced faster than they open")
 
 
-def remove_snapshots(root: Path, kept_models: Collection[str]) -> None:
-    """Remove the snapshots of all models but these; only the one process that writes may.
+def remove_snapshots(root: Path, kept: Collection[SpaceIdentity]) -> None:
+    """Remove the snapshots of all spaces but these; only the one process that writes may.
 
     Parameters
     ----------
     root : Path
-        Root of all snapshots.
-    kept_models : collection of str
-        SHA-256 digests. Nothing that is not named like a digest is touched.
+        Root of all snapshots. Nothing in it that is not named like a digest is touched.
+    kept : collection of SpaceIdentity
     """
+    folders = {identity.folder(root) for identity in kept}
+    models = {folder.parent for folder in folders}
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        for path in root.iterdir():
-            if _SHA256.fullmatch(path.name) and path.name not in kept_models:
-                shutil.rmtree(path, ignore_errors=True)  # readers keep what they have mapped
+        for model in root.iterdir():
+            if not _SHA256.fullmatch(model.name):
+                continue
+            for path in model.iterdir() if model in models else [model]:
+                if path not in folders:
+                    shutil.rmtree(path, ignore_errors=True)  # readers keep what they have mapped
 
 
 def _read_generation(path: Path, identity: SpaceIdentity) -> Snapshot:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +14,16 @@ from cbmir_node.catalog.models import InstalledModel, ModelRegistry
 from cbmir_node.catalog.vector_lookup import VectorLookup
 from cbmir_node.catalog.vectors import EMBEDDING, CodeRows, VectorRows
 from cbmir_node.config import IndexSettings, SearchSettings
-from cbmir_node.errors import CatalogError, NoExampleError
+from cbmir_node.errors import CatalogError, NoExampleError, QueryError
 from cbmir_node.index import Metric, SpaceCache, SpaceIdentity, remove_snapshots
-from cbmir_node.search.choices import Choices, choose, missing
+from cbmir_node.search.choices import choose, missing
 from cbmir_node.search.comparison import Comparison
 from cbmir_node.search.pipeline import Pipeline
-from cbmir_node.search.query import Method, SimilarityAnswer, SimilarityQuery
+from cbmir_node.search.query import Choices, Method, SimilarityAnswer, SimilarityQuery
 
 _ATTEMPTS = 3
+_IDLE_S = 600.0
+"""How long an index that only some query asked for is kept after the last such query."""
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +34,7 @@ class _Slot:
 
     opening: threading.Lock = field(default_factory=threading.Lock)
     cache: SpaceCache | None = None
+    used_at: float = 0.0
 
 
 class SimilaritySearch:
@@ -98,7 +102,7 @@ class SimilaritySearch:
                         "the catalogue changed during the query; ask again"
                     ) from error
         name = f"{model.name}:{model.version}"
-        return SimilarityAnswer(query.level, choices.method, name, matches, choices.space)
+        return SimilarityAnswer(query.level, name, matches, choices)
 
     def _comparisons(
         self, model: InstalledModel, choices: Choices
@@ -132,22 +136,23 @@ class SimilaritySearch:
         """
         with self._lock:
             slot = self._slots.setdefault((model.row, space, metric), _Slot())
+            slot.used_at = time.monotonic()
         with slot.opening:
             if slot.cache is None:
-                source = self._source(model, metric, space)
                 slot.cache = SpaceCache.open(
                     self._folder,
-                    SpaceIdentity(model.sha256, space, metric, source.dimension),
-                    source,
+                    _identity(model, metric, space),
+                    self._source(model, metric, space),
                     self._index_settings.device,
                     writable=self._writable,
                 )
             return slot.cache
 
     def _source(self, model: InstalledModel, metric: Metric, space: str) -> VectorRows:
+        dimension = _identity(model, metric, space).dimension
         if metric == "hamming":
-            return CodeRows(self._catalog, model.row, model.code_bits // 8)
-        return VectorRows(self._catalog, model.row, space, model.spaces[space])
+            return CodeRows(self._catalog, model.row, dimension)
+        return VectorRows(self._catalog, model.row, space, dimension)
 
     def active_cache(self) -> SpaceCache:
         """Return the index that a query without wishes searches; see `active_caches`."""
@@ -162,25 +167,58 @@ class SimilaritySearch:
         model = self._registry.active()
         return [self.cache(model, metric, space) for space, metric in self._configured(model)]
 
-    def maintain(self) -> None:
-        """Keep the indexes of the models in use up to date, and drop those of all others.
+    def prepare(self) -> set[int]:
+        """Open the configured indexes of the models in use, and let them catch up.
 
-        The next model's index is opened while the active one answers, so that no query waits when
-        it takes over. Snapshots are written when they are due.
+        The next model's are opened while the active one answers, so that no query waits when it
+        takes over.
+
+        Returns
+        -------
+        set of int
+            Rows of the models that are ready to answer.
         """
         models = sorted(self._registry.in_use(), key=lambda model: model.state != "active")
-        with self._lock:
-            used = {(space, metric) for _, space, metric in self._slots}
         for model in models:
             self._warn_if_unanswerable(model)
-            possible = {one for one in used if not missing(model, one[1], one[0])}
-            for space, metric in sorted(possible | set(self._configured(model))):
-                self._maintain(self.cache(model, metric, space))
-        in_use = {model.row for model in models}
+            for space, metric in self._configured(model):
+                self.cache(model, metric, space).catch_up()
+        return {model.row for model in models}
+
+    def tidy(self) -> None:
+        """Drop the indexes that nobody needs, and write the snapshots that are due.
+
+        Not needed are those of models that are not in use, and those that are not configured and
+        were not asked for lately: a peer may choose any space and metric.
+
+        Raises
+        ------
+        SnapshotError
+            One could not be written; searches go on.
+        """
+        models = {model.row: model for model in self._registry.in_use()}
+        configured = {
+            (row, space, metric)
+            for row, model in models.items()
+            for space, metric in self._configured(model)
+        }
+        latest = time.monotonic() - _IDLE_S
         with self._lock:
-            self._slots = {key: slot for key, slot in self._slots.items() if key[0] in in_use}
-        if self._writable:
-            remove_snapshots(self._folder, {model.sha256 for model in models})
+            self._slots = {
+                key: slot
+                for key, slot in self._slots.items()
+                if key in configured or (key[0] in models and slot.used_at > latest)
+            }
+            kept = dict(self._slots)
+        if not self._writable:
+            return
+        identities = [
+            _identity(models[row], metric, space) for row, space, metric in {*kept, *configured}
+        ]
+        remove_snapshots(self._folder, identities)
+        for slot in kept.values():
+            if slot.cache is not None:
+                self._write_if_due(slot.cache)
 
     def _configured(self, model: InstalledModel) -> list[tuple[str, Metric]]:
         """Return space and metric of the indexes that a query without wishes uses."""
@@ -192,20 +230,25 @@ class SimilaritySearch:
 
     def _warn_if_unanswerable(self, model: InstalledModel) -> None:
         """Tell once of a model that lacks what is configured."""
-        settings = self._settings
-        problems = [
-            problem
-            for space, metric in _indexes(settings.method, settings.space, rerank=settings.rerank)
-            if (problem := missing(model, metric, space))
-        ]
-        if problems and model.row not in self._warned_of:
-            self._warned_of.add(model.row)
-            _log.warning("queries that choose nothing else will be refused: %s", problems[0])
+        try:
+            choose(SimilarityQuery([]), self._settings, model)
+        except QueryError as error:
+            if model.row not in self._warned_of:
+                self._warned_of.add(model.row)
+                _log.warning(
+                    "with the model %s:%s queries that choose nothing else are refused: %s",
+                    *(model.name, model.version, error),
+                )
 
-    def _maintain(self, cache: SpaceCache) -> None:
+    def _write_if_due(self, cache: SpaceCache) -> None:
         cache.catch_up()
-        if self._writable and cache.snapshot_if_due(self._index_settings.snapshot_rows):
+        if cache.snapshot_if_due(self._index_settings.snapshot_rows):
             _log.info("index snapshot written, %d vectors", len(cache))
+
+
+def _identity(model: InstalledModel, metric: Metric, space: str) -> SpaceIdentity:
+    dimension = model.code_bits // 8 if metric == "hamming" else model.spaces[space]
+    return SpaceIdentity(model.sha256, space, metric, dimension)
 
 
 def _indexes(method: Method, space: str, *, rerank: bool) -> list[tuple[str, Metric]]:

@@ -97,8 +97,8 @@ def resolve(example: Example, near: Comparison, final: Comparison) -> ResolvedEx
     rows = lookup.rows_of(group, example.uid)
     if not rows:
         raise UnknownExampleError(f"the node has no {group} {example.uid}")
-    places = _searched(near, group, rows)
-    ranked_places = places if final is near else _searched(final, group, rows)
+    places = _searched(near, example, rows)
+    ranked_places = places if final is near else _searched(final, example, rows)
     if not len(places) or not len(ranked_places):
         raise NotEmbeddedError(
             f"{group} {example.uid} has no vector: it is pending, failed or without pixels; "
@@ -114,10 +114,17 @@ def resolve(example: Example, near: Comparison, final: Comparison) -> ResolvedEx
     )
 
 
-def _searched(comparison: Comparison, group: Group, rows: list[int]) -> Places:
-    """Return the places of a group's vectors, but for damaged ones, which are in no index."""
+def _searched(comparison: Comparison, example: Example, rows: list[int]) -> Places:
+    """Return the places of an example's vectors, but for damaged ones, which are in no index."""
+    group = GROUP_OF_LEVEL[example.level]
     places = comparison.lookup.in_groups(group, rows)
-    return places.take(comparison.cache.holds(places.vector))
+    usable = places.take(comparison.cache.holds(places.vector))
+    if len(places) and not len(usable):
+        raise NotEmbeddedError(
+            f"run 'cbmir-node verify --repair': the {comparison.method} index holds no vector of "
+            f"{group} {example.uid}"
+        )
+    return usable
 
 
 def _evenly(places: Places, group: Group) -> Int64Array:

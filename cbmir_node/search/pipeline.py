@@ -13,7 +13,6 @@ import numpy as np
 from cbmir_node.catalog.candidates import CandidateConditions
 from cbmir_node.catalog.vector_lookup import Group, Int64Array, Places, VectorLookup
 from cbmir_node.index import VectorArray
-from cbmir_node.search.choices import Choices
 from cbmir_node.search.comparison import Comparison
 from cbmir_node.search.examples import (
     GROUP_OF_LEVEL,
@@ -22,7 +21,7 @@ from cbmir_node.search.examples import (
     resolve,
     standing_for,
 )
-from cbmir_node.search.query import SimilarityQuery, SimilarMatch
+from cbmir_node.search.query import Choices, SimilarityQuery, SimilarMatch
 from cbmir_node.search.ranking import rank, score_groups
 from cbmir_node.search.restrictions import candidate_conditions
 
@@ -131,7 +130,7 @@ class Pipeline:
         """
         reach = max(1, min(4 * self._enough, _NEIGHBOURS_AT_ONCE // len(vectors)))
         lookup, found = self.near.lookup, list[int]()
-        while len(found) < self._enough:
+        while True:
             near = self.near.cache.search(vectors, reach, allowed=allowed, excluded=excluded)
             places = lookup.of_vectors(near.ids[near.ids >= 0].tolist())
             similarities = self.near.similarity(near.scores)
@@ -139,6 +138,8 @@ class Pipeline:
             if not len(groups):
                 break
             found += groups.tolist()
+            if len(found) >= self._enough:
+                break  # what these hold is read once, by those who compare it
             excluded = np.union1d(excluded, lookup.in_groups(group, groups.tolist()).vector)
         return np.asarray(found[: 2 * self._enough], dtype=np.int64)
 
@@ -161,7 +162,8 @@ class Pipeline:
             np.stack([score.best for score in scores])[closest, np.arange(len(rows))]
         ]
         order = rank(similarity, rows)
-        order = order[similarity[order] >= self.query.minimum_similarity][: self.choices.k]
+        least = np.float32(self.query.minimum_similarity)  # in the precision of what it limits
+        order = order[similarity[order] >= least][: self.choices.k]
         frames = self.final.lookup.frames(best[order].tolist())
         return [
             SimilarMatch(

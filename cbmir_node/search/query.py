@@ -124,6 +124,39 @@ class SimilarityQuery:
 
 
 @dataclass(frozen=True)
+class Choices:
+    """A query's choices, complete and possible with the model.
+
+    Attributes
+    ----------
+    k : int
+        Answers at most.
+    method : {"cosine", "euclidean", "hamming"}
+    rerank : bool
+        Only ever true with ``hamming``.
+    space : str
+        Whose vectors are compared; ``embedding`` where none are.
+    predicted_class : str or None
+        The only class that candidates may have.
+    trusted_probability : float
+        From which on a predicted class counts, for `by_class`.
+    same_age_years : float
+        Difference that counts as the same age, for `same_tags`.
+    """
+
+    k: int
+    method: Method
+    rerank: bool
+    space: str
+    by_class: bool
+    predicted_class: str | None
+    trusted_probability: float
+    same_tags: tuple[SameTag, ...]
+    same_age_years: float
+    exclude_same_patient: bool
+
+
+@dataclass(frozen=True)
 class SimilarMatch:
     """One answer, best first.
 
@@ -134,7 +167,8 @@ class SimilarMatch:
     row : int
         Catalogue row number at the query's level.
     similarity : float
-        In [0, 1], higher is more alike, comparable within one method and model only.
+        In [0, 1], higher is more alike; comparable within one model, method, space and
+        re-ranking only.
     matched_sop_instance_uid : str
         The candidate's image that is most like the examples.
     label, probability : str, float or None
@@ -156,12 +190,23 @@ class SimilarityAnswer:
 
     Attributes
     ----------
-    space : str
-        The vector space of the query, see `SimilarityQuery.space`.
+    model : str
+        ``name:version``.
+    choices : Choices
+        The query's, completed.
     """
 
     level: SimilarityLevel
-    method: Method
     model: str
     matches: list[SimilarMatch]
-    space: str = "embedding"
+    choices: Choices
+
+    @property
+    def method(self) -> Method:
+        """What the candidates were found by."""
+        return self.choices.method
+
+    @property
+    def space(self) -> str:
+        """The vector space of the query, see `SimilarityQuery.space`."""
+        return self.choices.space

@@ -19,8 +19,8 @@ def similarity_from_score(scores: Float32Array, method: Method, bits: int = 0) -
     ``cosine``: ``(1 + cos) / 2``. ``euclidean``: ``1 / (1 + distance)``. ``hamming``: the share of
     bits that agree, ``1 - distance / bits``.
     """
-    if method == "hamming":
-        return np.clip(1 - scores / bits, 0, 1).astype(np.float32)
+    if method == "hamming":  # divided in float64: 1 - 2 / 40 is then the float32 nearest to 0.95
+        return np.clip(1 - scores.astype(np.float64) / bits, 0, 1).astype(np.float32)
     if method == "cosine":
         return np.clip((1 + scores) / 2, 0, 1).astype(np.float32)
     return (1 / (1 + np.maximum(scores, 0))).astype(np.float32)
@@ -38,7 +38,8 @@ def pairwise_similarity(
     """
     if method == "hamming":
         agreement = _signs(queries) @ _signs(candidates).T  # whole numbers: exact in float32
-        return similarity_from_score(agreement / (8 * queries.shape[1]), "cosine")
+        bits = 8 * queries.shape[1]
+        return similarity_from_score((bits - agreement) / 2, method, bits)
     if method == "cosine":
         return similarity_from_score(_unit(queries) @ _unit(candidates).T, method)
     squared = (

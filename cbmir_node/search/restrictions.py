@@ -9,21 +9,16 @@ form of the paper.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Sequence
 from typing import TypeVar
 
 from cbmir_node.catalog.candidates import CandidateConditions
 from cbmir_node.catalog.vector_lookup import VectorLookup
-from cbmir_node.errors import QueryError
-from cbmir_node.search.choices import Choices
 from cbmir_node.search.examples import ResolvedExample
-from cbmir_node.search.query import SimilarityQuery
+from cbmir_node.search.query import Choices, SimilarityQuery
 
 T = TypeVar("T")
-
-_CLASSES_NAMED = 5
 
 
 def candidate_conditions(
@@ -36,14 +31,7 @@ def candidate_conditions(
 
     Several examples widen a restriction: what passes for one of them passes. Hence an example
     whose tag is empty, or whose class is not to be trusted, lifts that restriction for all.
-
-    Raises
-    ------
-    QueryError
-        The class that is asked for is none.
     """
-    if query.predicted_class is not None:
-        _check_class(query.predicted_class, lookup)
     same_tags: dict[str, set[str]] = {
         tag: values
         for tag in choices.same_tags
@@ -68,7 +56,7 @@ def candidate_conditions(
         same_tags=same_tags,
         near_ages=near_ages or (),
         age_difference=choices.same_age_years,
-        predicted_class=query.predicted_class,
+        predicted_class=choices.predicted_class,
         trusted_classes=classes,
         trusted_probability=choices.trusted_probability,
     )
@@ -104,14 +92,3 @@ def trusted_class(
 def _union(values: Sequence[set[T]]) -> set[T] | None:
     """Join what each example allows; ``None``, no restriction, where one names nothing."""
     return set().union(*values) if all(values) else None
-
-
-def _check_class(name: str, lookup: VectorLookup) -> None:
-    known = lookup.classes()
-    if name in known:
-        return
-    if not known:
-        raise QueryError("the model in use predicts no classes; leave out the predicted class")
-    near = difflib.get_close_matches(name.upper(), known, _CLASSES_NAMED, cutoff=0.3)
-    named = ", ".join(near or known[:_CLASSES_NAMED])
-    raise QueryError(f"no image is taken for the class {name!r}; there are: {named}")

@@ -1,4 +1,4 @@
-"""Which models have a hash code, and an index for restrictions by class."""
+"""Which models have a hash code and classes, and an index for restrictions by class."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -16,7 +16,8 @@ def upgrade() -> None:
     op.add_column(
         "models", sa.Column("code_bits", sa.Integer(), server_default="0", nullable=False)
     )
-    # of the models installed before, the codes they have written tell
+    op.add_column("models", sa.Column("labels", sa.Text()))
+    # of the models installed before, the codes they have written tell, until their files are read
     op.execute(
         "UPDATE models SET code_bits = coalesce((SELECT 8 * length(code) FROM vectors "
         "WHERE model = models.id AND code IS NOT NULL ORDER BY vectors.id LIMIT 1), 0)"
@@ -26,4 +27,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_index(_INDEX, "vectors")
+    op.drop_column("models", "labels")
     op.drop_column("models", "code_bits")

@@ -104,7 +104,13 @@ def test_models_installed_before_codes_were_searched_keep_theirs(tmp_path: Path)
             "VALUES (1, 1, '', '', 0, '', 1, 1, '', 0)"
         )
     opened.upgrade()
-    assert [model.code_bits for model in ModelRegistry(opened).all()] == [0, 16]
+    registry = ModelRegistry(opened)
+    assert [(model.code_bits, model.labels) for model in registry.all()] == [(0, None), (16, None)]
+    # the first had written no code yet
+    completed = registry.add("1", "m", "1", {"embedding": 2}, 8, ["CT_HEAD"])
+    assert (completed.row, completed.state) == (1, "installed")
+    assert (completed.code_bits, completed.labels) == (8, ("CT_HEAD",))
+    assert completed.spaces == {"embedding": 2}
     opened.close()
 
 

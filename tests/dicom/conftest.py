@@ -18,7 +18,7 @@ from cbmir_node.config import DicomSettings
 from cbmir_node.dicom.server import DicomServer
 from cbmir_node.errors import UnknownExampleError
 from cbmir_node.intake import Intake
-from cbmir_node.search.query import SimilarityAnswer, SimilarityQuery, SimilarMatch
+from cbmir_node.search.query import Choices, SimilarityAnswer, SimilarityQuery, SimilarMatch
 from tests.objects import write
 
 
@@ -29,6 +29,7 @@ class ScriptedSearch:
     catalog: Catalog
     queries: list[SimilarityQuery] = field(default_factory=list)
     error: Exception | None = None
+    label: str = "CT_HEAD"
 
     def answer(self, query: SimilarityQuery) -> SimilarityAnswer:
         self.queries.append(query)
@@ -44,9 +45,19 @@ class ScriptedSearch:
             self._match(rank, match, key)
             for rank, match in enumerate(others[: query.k or 20], start=1)
         ]
-        return SimilarityAnswer(
-            *(query.level, query.method or "cosine", "tiny:1", matches, query.space or "embedding")
+        choices = Choices(
+            k=query.k or 20,
+            method=query.method or "cosine",
+            rerank=bool(query.rerank),
+            space=query.space or "embedding",
+            by_class=bool(query.by_class),
+            predicted_class=query.predicted_class,
+            trusted_probability=0.9,
+            same_tags=tuple(query.same_tags or ()),
+            same_age_years=10,
+            exclude_same_patient=True,
         )
+        return SimilarityAnswer(query.level, "tiny:1", matches, choices)
 
     def newest_study(self, filters: Mapping[str, str]) -> str | None:
         found = find(self.catalog, "STUDY", filters, ["StudyInstanceUID"], 1)
@@ -56,7 +67,7 @@ class ScriptedSearch:
         keys = {key: match.values[key]}
         image = find(self.catalog, "IMAGE", keys, ["SOPInstanceUID"], 1)[0]
         uid = image.values["SOPInstanceUID"]
-        return SimilarMatch(rank, match.row, 1 - rank / 100, uid, 1, "CT_HEAD", 0.75)
+        return SimilarMatch(rank, match.row, 1 - rank / 100, uid, 1, self.label, 0.75)
 
 
 @dataclass

@@ -10,9 +10,12 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from cbmir_node.catalog.models import InstalledModel
+from cbmir_node.config import SearchSettings
 from cbmir_node.dicom.private import (
     ANSWERED,
     CLASS_RESTRICTION,
+    ELEMENT_OF_FIELD,
     ELEMENTS,
     MAXIMUM_AGE,
     MAXIMUM_RESULTS,
@@ -34,7 +37,8 @@ from cbmir_node.dicom.private import (
     PrivateElement,
 )
 from cbmir_node.errors import ModelError, NotEmbeddedError, QueryError
-from cbmir_node.search.query import Example
+from cbmir_node.search.choices import choose
+from cbmir_node.search.query import Example, SimilarityQuery
 from tests.conftest import needs_program
 from tests.dicom.conftest import Node
 from tests.dicom.peers import findscu
@@ -205,6 +209,42 @@ def test_errors_of_the_search(
     assert ("internal" in answer.ErrorComment) == isinstance(error, KeyError)
 
 
+def test_a_choice_the_model_refuses_is_named_and_its_remedy_fits(
+    node: Node, studies: list[Dataset]
+) -> None:
+    for field, element in ELEMENT_OF_FIELD.items():
+        assert field in SimilarityQuery.__dataclass_fields__
+        node.search.error = QueryError("choose cosine", field)
+        ((answer, _),) = in_view(node, request(StudyInstanceUID=studies[0].StudyInstanceUID))
+        assert (answer.OffendingElement, answer.ErrorComment) == (element.tag, "choose cosine")
+    model = InstalledModel(1, "0" * 64, "a" * 60, "1", "active", {"embedding": 2})
+    wishes: list[tuple[dict[str, Any], str]] = [
+        ({"method": "hamming"}, "choose cosine or euclidean: the model in use has no hash code"),
+        (
+            {"predicted_class": "A"},
+            "leave out the predicted class: the model in use has no classes",
+        ),
+        ({"by_class": True}, "turn class restriction off: the model in use has no classes"),
+        ({"rerank": True}, "choose hamming: only hash codes are re-ranked"),
+    ]
+    for wish, comment in wishes:
+        with pytest.raises(QueryError) as refused:
+            choose(SimilarityQuery([], **wish), SearchSettings(), model)
+        assert (refused.value.field, str(refused.value)) == (*wish, comment)
+        assert len(comment) <= 64
+
+
+def test_a_class_of_any_language_is_answered_as_it_is(node: Node, studies: list[Dataset]) -> None:
+    node.search.label = "Schädel-CT"
+    identifier = request(
+        private={PREDICTED_CLASS: None}, StudyInstanceUID=studies[0].StudyInstanceUID
+    )
+    (_, answer), *_ = in_view(node, identifier)
+    assert answer is not None
+    assert answer.SpecificCharacterSet == "ISO_IR 192"
+    assert private_value(answer, PREDICTED_CLASS) == "Schädel-CT"
+
+
 def test_private_elements_in_the_view_only_when_asked_for(
     node: Node, studies: list[Dataset]
 ) -> None:
@@ -266,8 +306,6 @@ REFUSED: tuple[tuple[dict[PrivateElement, Any], int, PrivateElement], ...] = (
     ({PREDICTED_CLASS: ["CT_HEAD", "CT_CHEST"]}, 0xA900, PREDICTED_CLASS),
     ({CLASS_RESTRICTION: "PERHAPS"}, 0xA900, CLASS_RESTRICTION),
     ({RE_RANK: ["YES", "NO"]}, 0xA900, RE_RANK),
-    ({RE_RANK: "YES", RETRIEVAL_METHOD: "COSINE"}, 0xA900, RE_RANK),
-    ({VECTOR_SPACE: "fc7"}, 0xA900, VECTOR_SPACE),
     ({SAME_TAGS: ["SEX", "HAIR"]}, 0xA900, SAME_TAGS),
     ({SAME_TAGS: ["SEX", "NONE"]}, 0xA900, SAME_TAGS),
     ({NEGATIVE_EXAMPLE_UIDS: "1.2"}, 0xC103, NEGATIVE_EXAMPLE_UIDS),
@@ -324,11 +362,14 @@ def test_choices_of_the_retrieval(node: Node, studies: list[Dataset], model: str
         )
         assert answer is not None
         block = answer.private_block(PRIVATE_GROUP, PRIVATE_CREATOR)
-        # the space is answered where it was asked for, and never what only a request has
-        assert (VECTOR_SPACE.offset in block) == (VECTOR_SPACE in private)
-        assert not [e for e in (RE_RANK, CLASS_RESTRICTION, SAME_TAGS) if e.offset in block]
+        # these are answered where they were asked for, and never what only a request has
+        for element in (RE_RANK, VECTOR_SPACE):
+            assert (element.offset in block) == (element in private)
+        assert not [e for e in (CLASS_RESTRICTION, SAME_TAGS) if e.offset in block]
         if VECTOR_SPACE in private:
             assert private_value(answer, VECTOR_SPACE) == (query.space or "embedding")
+        if RE_RANK in private:
+            assert private_value(answer, RE_RANK) == ("YES" if query.rerank else "NO")
 
 
 def test_private_class_has_no_patient_level(node: Node) -> None:

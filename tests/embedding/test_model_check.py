@@ -151,6 +151,9 @@ def unpooled(model: onnx.ModelProto) -> None:
         (metadata(labels='["A"]'), "1 labels for 4 logits", "in the order of the logits"),
         (metadata(labels='{"A": 1}'), "must be a list of strings", "list of 4 class names"),
         (metadata(labels='["A", "B", "A", " "]'), "more than once: ' ', 'A'", "its own name"),
+        (metadata(labels=json.dumps(["A" * 65, "B", "C", "D"])), "more than 64", "shorten"),
+        (metadata(labels=json.dumps(["A", "B\\C", "D", "E"])), "has a backslash", "DICOM LO"),
+        (rename("code", "embedding.a\tb"), "a control character", "DICOM LO"),
         (preprocessing(mean=None, std=None), "lacks 'mean', 'std'", '"mean": [127.5'),
         (preprocessing(size=32), "unknown keys: 'size'", '"height": 224'),
         (preprocessing(height="32"), "height '32', which is no whole number", '"height": 224'),
@@ -381,7 +384,6 @@ def test_a_network_that_misbehaves_is_not_installed(
             "leave the output out",
         ),
         (preprocessing(mean=[0.485], std=[0.229]), "like those for pixels of 0-1", "by 255"),
-        (metadata(labels=json.dumps(["A" * 65, "B", "C", "D"])), "more than 64", "shorten"),
     ],
 )
 def test_what_is_hardly_meant_is_a_warning(

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from cbmir_node import node as composition
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.models import InstalledModel, ModelRegistry
 from cbmir_node.catalog.vectors import FrameVectors, write_vectors
 from cbmir_node.catalog.work_queue import WorkQueue
-from cbmir_node.config import IndexSettings, SearchSettings
+from cbmir_node.catalog.work_requests import request_again
+from cbmir_node.config import IndexSettings, SearchSettings, Settings
+from cbmir_node.errors import SnapshotError
 from cbmir_node.index import SpaceCache
 from cbmir_node.search import engine
 from cbmir_node.search.engine import SimilaritySearch
@@ -57,7 +62,7 @@ def test_the_next_index_is_open_before_the_switch_and_the_old_one_is_freed(
     keep.mkdir()
     node.registry.use(node.new)
     node.embed(node.new)
-    node.search.maintain()
+    assert node.search.prepare() == {node.old.row, node.new.row}
     old, opened = node.search.cache(node.old, "cosine"), []
     monkeypatch.setattr(engine.SpaceCache, "open", lambda *_, **__: opened.append(1))
     assert node.registry.switch_if_ready() is not None
@@ -65,7 +70,7 @@ def test_the_next_index_is_open_before_the_switch_and_the_old_one_is_freed(
     assert opened == []
     monkeypatch.undo()
     assert {path.name for path in node.folder.iterdir()} == {"a" * 64, "b" * 64, keep.name}
-    node.search.maintain()
+    node.search.tidy()
     assert {path.name for path in node.folder.iterdir()} == {"b" * 64, keep.name}
     assert node.search.answer(QUERY).model == "tiny:2"
     assert node.search.cache(node.old, "cosine") is not old
@@ -85,7 +90,7 @@ def test_queries_go_on_while_another_index_is_opened(
         return original(*arguments, **options)
 
     monkeypatch.setattr(engine.SpaceCache, "open", slow)
-    maintenance = threading.Thread(target=node.search.maintain, daemon=True)
+    maintenance = threading.Thread(target=node.search.prepare, daemon=True)
     maintenance.start()
     assert opening.wait(60)
     asked = threading.Thread(target=node.search.answer, args=[QUERY], daemon=True)
@@ -125,3 +130,66 @@ def test_receptions_that_go_on_do_not_put_the_switch_off(node: Node) -> None:
     node.embed(node.new)
     found = {match.row for match in node.search.answer(QUERY).matches}
     assert len(found) == 3
+
+
+def test_vectors_that_are_asked_for_anew_are_not_lost(node: Node) -> None:
+    """After a reindex the active model's work is pending, and its vectors answer on."""
+    request_again(node.catalog, node.old.row, ["embedded"])
+    assert len(node.search.answer(QUERY).matches) == 1
+    node.registry.use(node.new)
+    assert node.registry.switch_if_ready() is None
+    node.embed(node.new)
+    assert node.registry.switch_if_ready() is not None
+    assert len(node.search.answer(QUERY).matches) == 1
+
+
+def test_a_model_chosen_during_maintenance_waits_for_the_next_round(node: Node) -> None:
+    prepared = node.search.prepare()
+    node.registry.use(node.new)
+    node.embed(node.new)
+    assert node.registry.switch_if_ready(prepared) is None
+    assert node.registry.switch_if_ready(node.search.prepare()) is not None
+
+
+def test_an_index_that_only_a_query_wanted_does_not_stay(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wished = SimilarityQuery(QUERY.examples, method="euclidean")
+    folder = node.folder / ("a" * 64)
+    for query in (QUERY, wished):
+        assert len(node.search.answer(query).matches) == 1
+    node.search.tidy()
+    names = {"embedding-cosine", "embedding-euclidean"}
+    assert {path.name for path in folder.iterdir()} == names
+    node.registry.use(node.new)
+    node.embed(node.new)
+    node.search.prepare()
+    assert [path.name for path in (node.folder / ("b" * 64)).iterdir()] == ["embedding-cosine"]
+    later = time.monotonic() + 3600
+    monkeypatch.setattr(engine.time, "monotonic", lambda: later)
+    node.search.tidy()
+    assert [path.name for path in folder.iterdir()] == ["embedding-cosine"]
+    assert len(node.search.answer(wished).matches) == 1
+
+
+def test_a_snapshot_that_cannot_be_written_holds_no_switch_up(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise SnapshotError("the disk is full")
+
+    class OneRound(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            was_set = self.is_set()
+            self.set()
+            return was_set
+
+    node.registry.use(node.new)
+    node.embed(node.new)
+    running: Any = composition.Node(Settings(data_dir=tmp_path))
+    running.search, running.stores = node.search, SimpleNamespace(registry=node.registry)
+    running._stop = OneRound()
+    monkeypatch.setattr(node.search, "tidy", full)
+    running._maintain()
+    assert node.registry.active().version == "2"
+    assert running._maintenance_error == "the disk is full"

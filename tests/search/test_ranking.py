@@ -42,6 +42,17 @@ def test_cosine_ignores_length_and_euclidean_does_not() -> None:
     assert pairwise_similarity(query, zero, "cosine") == pytest.approx(0.5)
 
 
+def test_a_share_of_bits_is_as_near_as_float32_comes() -> None:
+    for size in (1, 3, 5, 6, 15, 64):
+        bits = 8 * size
+        query = np.zeros((1, size), np.uint8)
+        for distance in range(bits + 1):
+            code = np.packbits(np.arange(bits) < distance)[None]
+            exact = np.float32(1 - distance / bits)
+            assert pairwise_similarity(query, code, "hamming") == exact
+            assert similarity_from_score(np.float32([distance]), "hamming", bits) == exact
+
+
 def test_scores_of_the_index_map_like_pairs_do() -> None:
     assert similarity_from_score(np.float32([1, 0, -1, -np.inf]), "cosine").tolist() == [
         1,

@@ -18,7 +18,7 @@ from cbmir_node.catalog.models import InstalledModel, ModelRegistry
 from cbmir_node.catalog.vectors import FrameVectors, write_vectors
 from cbmir_node.catalog.work_queue import WorkQueue
 from cbmir_node.config import IndexSettings, SearchSettings
-from cbmir_node.errors import QueryError
+from cbmir_node.errors import NotEmbeddedError, QueryError
 from cbmir_node.search import pipeline
 from cbmir_node.search.engine import SimilaritySearch
 from cbmir_node.search.file_examples import example_from_frames
@@ -59,7 +59,11 @@ class Archive:
         self.catalog, self.folder = catalog, folder
         self.registry = ModelRegistry(catalog)
         self.registry.use(
-            self.registry.add("0" * 64, "tiny", "1", {"embedding": 2, LAYER: 3}, code_bits=16)
+            self.registry.add(
+                *("0" * 64, "tiny", "1", {"embedding": 2, LAYER: 3}),
+                code_bits=16,
+                labels=["CT_HEAD", "MR_KNEE", "US_LIVER", "Skull"],
+            )
         )
         self.model = self.registry.active()
 
@@ -147,7 +151,8 @@ def test_every_method_ranks_every_level_as_by_hand(
                 "SERIES": {f"{study}.1": mutual},
                 "IMAGE": {f"{study}.1.{n}": s for n, s in enumerate(table.max(axis=0), start=1)},
             }[level]
-        answer = archive.answer("1.5", method=method, space=space, level=level, k=99)
+        wished = None if method == "hamming" else space
+        answer = archive.answer("1.5", method=method, space=wished, level=level, k=99)
         assert (answer.method, answer.space) == (method, space)
         found = archive.ranking(answer)
         by_hand = sorted(expected, key=lambda uid: -round(expected[uid], 5))  # ties as received
@@ -155,7 +160,7 @@ def test_every_method_ranks_every_level_as_by_hand(
         assert [s for _, s in found] == pytest.approx(sorted(expected.values())[::-1], abs=1e-5)
         if level == "IMAGE":  # now through the index, which finds some of the images only
             monkeypatch.setattr(pipeline, "_FEWEST", 1)
-            nearest = archive.ask("1.5", method=method, space=space, level=level, k=2)
+            nearest = archive.ask("1.5", method=method, space=wished, level=level, k=2)
             assert nearest == by_hand[:2], (method, space)
             monkeypatch.undo()
 
@@ -249,12 +254,17 @@ def test_an_unknown_class_is_answered_with_similar_names(archive: Archive) -> No
     archive.add("1.2", frame(1, label="MR_KNEE"))
     assert archive.ask("1.1", predicted_class="MR_KNEE") == ["1.2"]
     assert archive.ask("1.1", predicted_class="CT_HEAD") == []
-    with pytest.raises(QueryError, match=r"'mr_kne'; there are: MR_KNEE"):
-        archive.ask("1.1", predicted_class="mr_kne")
-    with archive.catalog.write() as connection:
-        connection.execute(update(schema.vectors).values(label=None, probability=None))
-    with pytest.raises(QueryError, match="predicts no classes"):
+    assert archive.ask("1.1", predicted_class="US_LIVER") == []  # no image is taken for it
+    with pytest.raises(QueryError, match=r"choose from US_LIVER.*: .* has no class 'us_live'"):
+        archive.ask("1.1", predicted_class="us_live")
+    with pytest.raises(QueryError, match="choose from Skull"):
+        archive.ask("1.1", predicted_class="SKUL")
+    bare = archive.registry.add("0" * 64, *("tiny", "1", archive.model.spaces), 16)
+    assert bare.row == archive.model.row
+    with pytest.raises(QueryError, match="has no classes"):
         archive.ask("1.1", predicted_class="CT_HEAD")
+    with pytest.raises(QueryError, match="has no classes"):
+        archive.ask("1.1", settings={"by_class": True})
 
 
 def test_same_tags_let_empty_ones_pass(archive: Archive) -> None:
@@ -336,6 +346,17 @@ def test_a_file_is_an_example_for_every_choice(archive: Archive) -> None:
             archive.ask(bare, **wish)
 
 
+def test_wishes_without_effect_are_refused(archive: Archive) -> None:
+    archive.add("1.1", frame())
+    for wish in ({"rerank": True}, {"method": "hamming", "space": LAYER}):
+        with pytest.raises(QueryError, match=r"choose hamming|re-rank, or leave out the space"):
+            archive.ask("1.1", **wish)
+    configured = {"method": "hamming", "rerank": True}
+    assert archive.answer("1.1", settings=configured, space=LAYER).space == LAYER
+    plain = archive.answer("1.1", settings={"method": "hamming", "space": LAYER})
+    assert (plain.space, plain.choices.rerank) == ("embedding", False)
+
+
 def test_a_damaged_code_hides_no_other(archive: Archive) -> None:
     for number in range(1, 5):
         archive.add(f"1.{number}", frame(number, code=number))
@@ -348,6 +369,8 @@ def test_a_damaged_code_hides_no_other(archive: Archive) -> None:
             connection.execute(change.values(code=code))
     assert archive.ask("1.1", method="hamming") == ["1.4"]
     assert len(archive.ask("1.1")) == 3
+    with pytest.raises(NotEmbeddedError, match="verify"):
+        archive.ask("1.3", method="hamming")
 
 
 def test_a_model_without_code_or_space_keeps_the_node_running(
@@ -366,19 +389,19 @@ def test_a_model_without_code_or_space_keeps_the_node_running(
     archive.embed(bare, FrameVectors(1, vectors))
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            search.maintain()
+            search.prepare()
         assert archive.registry.switch_if_ready() is not None
-        search.maintain()
+        search.prepare()
     assert [message for message in caplog.messages if "bare:2" in message] == [
-        "queries that choose nothing else will be refused: the model bare:2 has no hash code; "
-        "choose cosine or euclidean"
+        "with the model bare:2 queries that choose nothing else are refused: "
+        "choose cosine or euclidean: the model in use has no hash code"
     ]
     assert len(search.active_cache()) == 2
     assert search.active_cache().identity.metric == "cosine"
-    with pytest.raises(QueryError, match="the model bare:2 has no hash code; choose cosine"):
+    with pytest.raises(QueryError, match="choose cosine or euclidean"):
         search.answer(query)
     assert len(search.answer(SimilarityQuery(query.examples, method="cosine")).matches) == 1
-    with pytest.raises(QueryError, match=r"'embedding\.fc7'; choose from: embedding"):
+    with pytest.raises(QueryError, match="choose from embedding: "):
         search.answer(SimilarityQuery(query.examples, method="cosine", space=LAYER))
     archive.registry.use(archive.registry.find("tiny:1"))
     assert archive.registry.switch_if_ready() is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.hierarchy import rows_by_number
 from cbmir_node.catalog.models import ModelRegistry
+from cbmir_node.catalog.vector_lookup import Group, Places, VectorLookup
 from cbmir_node.catalog.vectors import FrameVectors, write_vectors
 from cbmir_node.catalog.work_queue import WorkQueue
 from cbmir_node.config import IndexSettings, SearchSettings
@@ -232,6 +234,26 @@ def test_age_limits_count_as_people_do(archive: Archive) -> None:
     assert found(minimum_age=0, maximum_age=0) == ["1.2", "1.3"]
     assert found(minimum_age=1, maximum_age=1) == ["1.4", "1.5"]
     assert found(minimum_age=2, maximum_age=2) == ["1.6"]
+
+
+def test_what_the_candidates_hold_is_read_once(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(1, 9):
+        archive.add(f"1.{number}", 5 * number)
+    monkeypatch.setattr(pipeline, "_FEWEST", 1)
+    original, read = VectorLookup.in_groups, list[int]()
+
+    def counted(lookup: VectorLookup, group: Group, rows: Sequence[int]) -> Places:
+        read.extend(rows if group == "study" else ())
+        return original(lookup, group, rows)
+
+    monkeypatch.setattr(VectorLookup, "in_groups", counted)
+    assert [uid for uid, _ in archive.ask("1.1", k=1)] == ["1.2"]
+    own = read[0]
+    others = [row for row in read if row != own]
+    assert others
+    assert len(others) == len(set(others))
 
 
 def test_a_damaged_vector_is_no_candidate(archive: Archive) -> None:
