@@ -175,7 +175,7 @@ class SearchSettings(_Section):
         False, description="leave out candidates that the model takes for another class"
     )
     trusted_probability: float = Field(
-        0.9, ge=0, le=1, description="class probability from which on by_class trusts a prediction"
+        0.99, ge=0, le=1, description="class probability from which on by_class trusts a prediction"
     )
     same_tags: tuple[Literal["Modality", "BodyPartExamined", "PatientSex", "PatientAge"], ...] = (
         Field((), description="tags that candidates share with the example; empty ones pass")

@@ -59,7 +59,7 @@ class Choices:
     split: str = "test"
     ignored_findings: Sequence[str] = ()
     reference: str | None = None
-    trusted_probability: float = 0.9
+    trusted_probability: float = 0.99
     saliency: bool = True
     windows: bool = False
 

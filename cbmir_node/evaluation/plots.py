@@ -188,6 +188,6 @@ def _deletion(saliency: Saliency) -> str:
         if curve.probability:
             axes.plot(saliency.shares, curve.probability, ":", color=colour)
     axes.set(xlabel="share of the picture deleted", ylim=(0, 1.01))
-    axes.set_ylabel("coarse mAP (dotted: probability of the class)")
+    axes.set_ylabel("coarse mAP; dotted: class probability")
     _legend(axes)
     return _uri(figure)

@@ -45,7 +45,7 @@ def frame(
     layer: tuple[float, float, float] = (1, 0, 0),
     code: int = 0,
     label: str | None = "CT_HEAD",
-    probability: float | None = 0.99,
+    probability: float | None = 0.995,
 ) -> FrameVectors:
     vector = np.asarray([np.cos(np.radians(angle)), np.sin(np.radians(angle))], np.float32)
     spaces = {"embedding": vector, LAYER: np.asarray(layer, np.float32)}
@@ -202,8 +202,8 @@ def test_filters_and_the_class_of_the_match_do_not_depend_on_method_or_space(
 
 
 def test_the_class_restriction_trusts_only_sure_predictions(archive: Archive) -> None:
-    archive.add("1.1", frame(0, probability=0.95))
-    archive.add("1.2", frame(1, label="MR_KNEE", probability=0.95))
+    archive.add("1.1", frame(0, probability=0.995))
+    archive.add("1.2", frame(1, label="MR_KNEE", probability=0.995))
     archive.add("1.3", frame(2, label="MR_KNEE", probability=0.6))
     archive.add("1.4", frame(3, label=None, probability=None))
     archive.add("1.5", frame(4, probability=0.2))
@@ -215,7 +215,7 @@ def test_the_class_restriction_trusts_only_sure_predictions(archive: Archive) ->
     for unsure in ("1.3", "1.4", "1.5"):
         plain = archive.answer(unsure)
         assert archive.answer(unsure, by_class=True).matches == plain.matches
-    configured = {"by_class": True, "trusted_probability": 0.96}
+    configured = {"by_class": True, "trusted_probability": 0.996}
     assert archive.ask("1.1", settings=configured) == everything[1:]
     # the paper's strict form
     strict = {"by_class": True, "trusted_probability": 0}
