@@ -236,12 +236,13 @@ def test_real_studies_find_their_kind(bench, uid, label):
     assert bench.labels(bench.ask(uid))[:5] == [label] * 5
 
 
-def test_a_real_knee_finds_magnetic_resonance(bench):
-    """The benchmark has no MR of knees; what looks most like one is still MR."""
+def test_a_real_knee_finds_magnetic_resonance_but_nothing_very_similar(bench):
+    """The benchmark has no MR of knees: what looks most like one is compared by appearance."""
     answers = bench.ask(MR_KNEE, "ModalitiesInStudy")
     modalities = [answer.ModalitiesInStudy for answer in answers]
-    assert modalities[0] == "MR"
-    assert modalities[:10].count("MR") >= 6
+    assert "MR" in modalities[:5]
+    known = [similarities(bench.ask(uid))[0] for uid in (CT_HEAD, MR_PROSTATE)]
+    assert similarities(answers)[0] < min(known)
 
 
 @pytest.mark.parametrize("label", ["MR_HEART", "US_THYROID"])
