@@ -136,6 +136,31 @@ def momentum_sgd(network: ContractNetwork, settings: TrainingSettings) -> torch.
     )
 
 
+def five_convolutions(inputs: int, channels: tuple[int, ...], pad: int) -> nn.Sequential:
+    """Return the convolutions of the AlexNet family.
+
+    Parameters
+    ----------
+    inputs : int
+        Channels of the picture.
+    channels : tuple of int
+        Of the five convolutions.
+    pad : int
+        Padding of the first; the others keep their size.
+    """
+    c1, c2, c3, c4, c5 = channels
+    return nn.Sequential(
+        *convolution(inputs, c1, 11, stride=4, pad=pad),
+        nn.MaxPool2d(3, 2),
+        *convolution(c1, c2, 5, pad=2),
+        nn.MaxPool2d(3, 2),
+        *convolution(c2, c3, 3, pad=1),
+        *convolution(c3, c4, 3, pad=1),
+        *convolution(c4, c5, 3, pad=1),
+        nn.MaxPool2d(3, 2),
+    )
+
+
 def flattened_length(convolutions: nn.Module, channels: int, size: int) -> int:
     """Return how many values the convolutions leave of a picture.
 

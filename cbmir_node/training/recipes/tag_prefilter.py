@@ -14,7 +14,7 @@ layer before the classifier; pictures are stretched to the square, and not chang
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from cbmir_node.embedding.contract import CODE, EMBEDDING, LOGITS
 from cbmir_node.imaging.network_input import Preprocessing
@@ -23,8 +23,8 @@ from cbmir_node.training.examples import shuffled_batches
 from cbmir_node.training.recipe import Recipe
 from cbmir_node.training.recipes.classifier import (
     Classifier,
-    convolution,
     cross_entropy,
+    five_convolutions,
     flattened_length,
     momentum_sgd,
     scaled,
@@ -38,17 +38,8 @@ class TagPrefilterNetwork(Classifier):
     output_names = (EMBEDDING, LOGITS, CODE)
 
     def __init__(self, labels: int, size: int, width: float) -> None:
-        c1, c2, c3, c4, c5 = (scaled(count, width) for count in (96, 256, 384, 384, 256))
-        convolutions = nn.Sequential(
-            *convolution(1, c1, 11, stride=4),
-            nn.MaxPool2d(3, 2),
-            *convolution(c1, c2, 5, pad=2),
-            nn.MaxPool2d(3, 2),
-            *convolution(c2, c3, 3, pad=1),
-            *convolution(c3, c4, 3, pad=1),
-            *convolution(c4, c5, 3, pad=1),
-            nn.MaxPool2d(3, 2),
-        )
+        channels = tuple(scaled(count, width) for count in (96, 256, 384, 384, 256))
+        convolutions = five_convolutions(1, channels, pad=0)
         flattened = flattened_length(convolutions, 1, size)
         super().__init__(convolutions, flattened, scaled(4096, width), labels)
 
