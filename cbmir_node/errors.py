@@ -13,6 +13,9 @@
     ├── CatalogError                the catalogue cannot be opened or is of another version
     │   └── NoCatalogError              there is none yet
     ├── PeerError                   another DICOM node does not answer as it should
+    │   ├── PeerUnreachableError        not now; trying later may help
+    │   └── PeerRefusedError            it refuses; trying again does not help
+    ├── RejectedObjectError         an object was rejected on purpose and is not stored again
     ├── PixelError                  an object's pixels cannot become a picture
     │   ├── NoPixelsError           it has none, or they are not a picture
     │   └── DecoderDiedError        decoding exceeded its time or memory, or crashed
@@ -68,6 +71,18 @@ class NoCatalogError(CatalogError):
 
 class PeerError(CbmirError):
     """Another DICOM node cannot be reached, rejects the node or fails."""
+
+
+class PeerUnreachableError(PeerError):
+    """The other node does not answer, breaks off or has no place for us now; try later."""
+
+
+class PeerRefusedError(PeerError):
+    """The other node refuses us or what we ask or send; trying again changes nothing."""
+
+
+class RejectedObjectError(CbmirError):
+    """A rejection note (IHE IOCM) named this object: it was deleted and is not stored again."""
 
 
 class PixelError(CbmirError):

@@ -86,6 +86,8 @@ _KEYWORDS: dict[Level, tuple[str, ...]] = {
         "ProtocolName",
         "Manufacturer",
         "StationName",
+        "PerformedProcedureStepStartDate",
+        "PerformedProcedureStepStartTime",
     ),
     "IMAGE": (
         "SOPInstanceUID",
@@ -99,8 +101,51 @@ _KEYWORDS: dict[Level, tuple[str, ...]] = {
         "PhotometricInterpretation",
         "ContentDate",
         "ContentTime",
+        "AcquisitionNumber",
+        "AcquisitionDateTime",
     ),
 }
+
+NAME_GROUPS = ("alphabetic", "ideographic", "phonetic")
+"""Component groups of a person name (PS3.5 6.2.1.1); each is kept once more, folded, to match."""
+
+
+@dataclass(frozen=True)
+class SequenceKey:
+    """A sequence whose items can be matched (PS3.4 C.2.2.2.6).
+
+    Attributes
+    ----------
+    keyword : str
+        Of the sequence.
+    level : {"STUDY", "SERIES"}
+        What has the sequence.
+    items : tuple of Key
+        What is kept of each item.
+    table : str
+        Where.
+    """
+
+    keyword: str
+    level: Level
+    items: tuple[Key, ...]
+    table: str
+
+
+def _sequence(keyword: str, level: Level, table: str, *items: str) -> SequenceKey:
+    return SequenceKey(keyword, level, tuple(Key(item, level) for item in items), table)
+
+
+SEQUENCES: tuple[SequenceKey, ...] = (
+    _sequence(
+        *("ProcedureCodeSequence", "STUDY", "procedure_codes"),
+        *("CodeValue", "CodingSchemeDesignator", "CodeMeaning"),
+    ),
+    _sequence(
+        *("RequestAttributesSequence", "SERIES", "request_attributes"),
+        *("RequestedProcedureID", "ScheduledProcedureStepID", "AccessionNumber"),
+    ),
+)
 
 KEYS: tuple[Key, ...] = tuple(
     Key(keyword, level) for level, keywords in _KEYWORDS.items() for keyword in keywords

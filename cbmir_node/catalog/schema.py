@@ -3,9 +3,15 @@
 ::
 
     patients ──< studies ──< series ──< instances ──< work      one row per instance and model
-                                            │          models
-                                            └──< vectors        one row per frame and vector space
-                                       removed_vectors          log of deleted vector rows
+                    │           │           │          models
+                    │           │           ├──< vectors        one row per frame and vector space
+                    │           │           │    removed_vectors   log of deleted vector rows
+                    │           │           └──< forwards       to be sent on, one row per peer
+                    │           └──< request_attributes         items of a sequence
+                    └──< procedure_codes                        likewise
+    deleted_objects    SOP Instance UIDs that were deleted or rejected on purpose
+    unused_files       files of the archive that are to be removed
+    pulled_studies     how far `pull` has got with another PACS
 
 Text columns hold DICOM values as text, several values joined by a backslash, and are never NULL:
 an empty value and an absent one match alike (PS3.4 C.2.2.2). ``vectors.id`` only ever grows, so
@@ -30,7 +36,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from cbmir_node.catalog.keys import Level, keys_of
+from cbmir_node.catalog.keys import NAME_GROUPS, SEQUENCES, Level, SequenceKey, keys_of
 
 metadata = MetaData(
     naming_convention={
@@ -46,8 +52,37 @@ metadata = MetaData(
 RowNumber = BigInteger().with_variant(Integer, "sqlite")
 
 
+# Bytes decide order and equality, as in SQLite: answers are the same on both databases, and an
+# index serves a wildcard at the end of a value
+DicomText = Text().with_variant(Text(collation="C"), "postgresql")
+
+
 def _attributes(level: Level) -> list[Column[str]]:
-    return [Column(key.column, Text, nullable=False, server_default="") for key in keys_of(level)]
+    columns = []
+    for key in keys_of(level):
+        columns.append(key.column)
+        if key.vr == "PN":
+            columns += [f"{key.column}_{group}" for group in NAME_GROUPS]
+    return [Column(name, DicomText, nullable=False, server_default="") for name in columns]
+
+
+def _name_indexes(table: str, column: str) -> list[Index]:
+    return [Index(f"ix_{table}_{column}_{group}", f"{column}_{group}") for group in NAME_GROUPS]
+
+
+def _items(sequence: SequenceKey) -> Table:
+    """Return the table of a sequence's items."""
+    owner = TABLE_OF_LEVEL[sequence.level].name
+    return Table(
+        sequence.table,
+        metadata,
+        Column("id", RowNumber, primary_key=True),
+        _foreign("owner", owner),
+        *(
+            Column(key.column, DicomText, nullable=False, server_default="")
+            for key in sequence.items
+        ),
+    )
 
 
 def _foreign(name: str, table: str) -> Column[int]:
@@ -64,6 +99,7 @@ patients = Table(
     Column("identity", Text, nullable=False, unique=True),
     *_attributes("PATIENT"),
     Index("ix_patients_patient_id", "patient_id"),
+    *_name_indexes("patients", "patient_name"),
 )
 
 studies = Table(
@@ -78,6 +114,7 @@ studies = Table(
     UniqueConstraint("study_instance_uid"),
     Index("ix_studies_study_date", "study_date"),
     Index("ix_studies_accession_number", "accession_number"),
+    *_name_indexes("studies", "referring_physician_name"),
 )
 
 series = Table(
@@ -98,6 +135,7 @@ instances = Table(
     _foreign("series", "series"),
     *_attributes("IMAGE"),
     Column("transfer_syntax_uid", Text, nullable=False),
+    # empty when the pixels are not kept here (any more)
     Column("path", Text, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("content_sha256", Text, nullable=False),
@@ -107,6 +145,7 @@ instances = Table(
     Column("source", Text, nullable=False),
     Column("received_at", Float, nullable=False),
     UniqueConstraint("sop_instance_uid"),
+    Index("ix_instances_received_at", "received_at"),
     # a replaced instance must not get the number that a worker still holds a claim on
     sqlite_autoincrement=True,
 )
@@ -142,7 +181,10 @@ work = Table(
     Column("lease_owner", Text),
     Column("lease_until", Float),
     Column("finished_at", Float),
-    CheckConstraint("state IN ('pending', 'embedded', 'no_pixels', 'failed')", name="state"),
+    # "skipped": the series has enough embedded images without it
+    CheckConstraint(
+        "state IN ('pending', 'embedded', 'no_pixels', 'failed', 'skipped')", name="state"
+    ),
     Index("ix_work_model_state_instance", "model", "state", "instance"),
 )
 
@@ -180,9 +222,71 @@ removed_vectors = Table(
     sqlite_autoincrement=True,
 )
 
+deleted_objects = Table(
+    "deleted_objects",
+    metadata,
+    Column("sop_instance_uid", Text, primary_key=True),
+    Column("study_instance_uid", Text, nullable=False, server_default="", index=True),
+    # "deleted" objects may come again when somebody sends them, "rejected" ones may not
+    Column("cause", Text, nullable=False),
+    # who asked for it, or the title of the rejection note
+    Column("detail", Text, nullable=False, server_default=""),
+    Column("deleted_at", Float, nullable=False),
+    CheckConstraint("cause IN ('deleted', 'rejected')", name="cause"),
+)
+
+# written in the transaction that takes the file's name from its row, deleted after the file
+unused_files = Table(
+    "unused_files",
+    metadata,
+    Column("path", Text, primary_key=True),
+    Column("since", Float, nullable=False),
+)
+
+forwards = Table(
+    "forwards",
+    metadata,
+    Column("id", RowNumber, primary_key=True),
+    _foreign("instance", "instances"),
+    # AE title of the peer
+    Column("destination", Text, nullable=False),
+    # "pending" is tried (again) when due; "refused" and "given_up" are not
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("requested_at", Float, nullable=False),
+    Column("due_at", Float, nullable=False),
+    Column("lease_owner", Text),
+    Column("lease_until", Float),
+    Column("finished_at", Float),
+    CheckConstraint("state IN ('pending', 'sent', 'refused', 'given_up')", name="state"),
+    UniqueConstraint("instance", "destination"),
+    Index("ix_forwards_state_due_at", "state", "due_at"),
+    sqlite_autoincrement=True,
+)
+
+pulled_studies = Table(
+    "pulled_studies",
+    metadata,
+    Column("id", RowNumber, primary_key=True),
+    # AE title or URL of the other PACS
+    Column("source", Text, nullable=False),
+    Column("study_instance_uid", Text, nullable=False),
+    # what the other PACS counted when the study was fetched
+    Column("instances", Integer, nullable=False, server_default="0"),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("updated_at", Float, nullable=False),
+    CheckConstraint("state IN ('fetched', 'failed')", name="state"),
+    UniqueConstraint("source", "study_instance_uid"),
+)
+
 TABLE_OF_LEVEL: dict[Level, Table] = {
     "PATIENT": patients,
     "STUDY": studies,
     "SERIES": series,
     "IMAGE": instances,
 }
+SEQUENCE_ITEMS: dict[str, Table] = {sequence.keyword: _items(sequence) for sequence in SEQUENCES}
+"""The table of each sequence that is matched, by its keyword."""

@@ -15,7 +15,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode
 
-from cbmir_node.dicom.client import ClientEntity
+from cbmir_node.dicom.client.association import ClientEntity
 
 EXPLICIT = (ExplicitVRLittleEndian,)
 

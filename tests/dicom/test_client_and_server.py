@@ -8,7 +8,8 @@ import threading
 import pytest
 
 from cbmir_node.config import DicomSettings, load_settings
-from cbmir_node.dicom.client import echo
+from cbmir_node.dicom.client.association import Peer
+from cbmir_node.dicom.client.echo import echo
 from cbmir_node.dicom.server import DicomServer
 from cbmir_node.errors import ConfigurationError, PeerError
 from tests.conftest import needs_program
@@ -24,24 +25,24 @@ def test_echoscu(node: Node) -> None:
 
 
 def test_echo(node: Node) -> None:
-    echo("CBMIR", "127.0.0.1", node.port, timeout=10)
+    echo(Peer("CBMIR", "127.0.0.1", node.port), timeout=10)
 
 
 def test_echo_to_another_title(node: Node) -> None:
     with pytest.raises(PeerError, match="Called AE title not recognised"):
-        echo("NOBODY", "127.0.0.1", node.port, timeout=10)
+        echo(Peer("NOBODY", "127.0.0.1", node.port), timeout=10)
 
 
 def test_echo_where_nothing_listens() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         with pytest.raises(PeerError, match="does not answer"):
-            echo("CBMIR", "127.0.0.1", unused.getsockname()[1], timeout=2)
+            echo(Peer("CBMIR", "127.0.0.1", unused.getsockname()[1]), timeout=2)
 
 
 def test_echo_to_a_host_without_address() -> None:
     with pytest.raises(PeerError, match="check the host name"):
-        echo("CBMIR", "no-such-host.invalid", 104, timeout=2)
+        echo(Peer("CBMIR", "no-such-host.invalid", 104), timeout=2)
 
 
 def test_port_in_use(node: Node) -> None:
@@ -57,7 +58,7 @@ def test_the_two_titles_must_differ() -> None:
 
 
 def test_stop_leaves_no_thread(node: Node) -> None:
-    echo("CBMIR", "127.0.0.1", node.port)
+    echo(Peer("CBMIR", "127.0.0.1", node.port))
     port = node.port
     node.server.stop()
     node.server.stop()  # harmless

@@ -1,18 +1,10 @@
-"""Every setting of the node, its type, its default and its meaning.
-
-Sources, later ones win: the defaults here, a TOML file, environment variables
-(``CBMIR_DICOM__PORT=11113``), command-line flags. A key that is not listed here is an error
-that names it.
-"""
+"""Every setting of the node, its type, its default and its meaning."""
 
 from __future__ import annotations
 
-import difflib
-import os
 import re
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import platformdirs
 from pydantic import (
@@ -20,14 +12,10 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
-from cbmir_node.errors import ConfigurationError
-
-ENVIRONMENT_PREFIX = "CBMIR_"
 _LOOPBACK = re.compile(r"^(127\.\d+\.\d+\.\d+|localhost|::1)$")
 
 
@@ -46,6 +34,17 @@ def _only_loopback(host: str) -> str:
 LoopbackHost = Annotated[str, AfterValidator(_only_loopback)]
 
 
+def _valid_ae_title(title: str) -> str:
+    if not re.fullmatch(
+        r"[\x21-\x5b\x5d-\x7e](?:[\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?", title
+    ):
+        raise ValueError("must be 1-16 printable characters without backslash (PS3.5 VR AE)")
+    return title
+
+
+AETitle = Annotated[str, AfterValidator(_valid_ae_title)]
+
+
 class DicomSettings(_Section):
     """The DICOM wire."""
 
@@ -53,8 +52,8 @@ class DicomSettings(_Section):
         "127.0.0.1", description="address to listen on; only loopback for now"
     )
     port: int = Field(11112, ge=0, le=65535, description="TCP port; 0 takes a free one")
-    ae_title: str = Field("CBMIR", description="title that stores and answers ordinary queries")
-    similarity_ae_title: str = Field(
+    ae_title: AETitle = Field("CBMIR", description="title that stores and answers ordinary queries")
+    similarity_ae_title: AETitle = Field(
         "CBMIR_SIM", description="title whose STUDY level C-FIND answers with similar studies"
     )
     max_associations: int = Field(100, ge=1, description="associations served at the same time")
@@ -74,20 +73,18 @@ class DicomSettings(_Section):
         description="text key that carries rank and similarity for viewers without private tags",
     )
 
-    @field_validator("ae_title", "similarity_ae_title")
-    @classmethod
-    def _valid_ae_title(cls, title: str) -> str:
-        if not re.fullmatch(
-            r"[\x21-\x5b\x5d-\x7e](?:[\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?", title
-        ):
-            raise ValueError("must be 1-16 printable characters without backslash (PS3.5 VR AE)")
-        return title
-
     @model_validator(mode="after")
     def _distinct_ae_titles(self) -> DicomSettings:
         if self.ae_title == self.similarity_ae_title:
             raise ValueError("similarity_ae_title must differ from ae_title")
         return self
+
+
+class PeerSettings(_Section):
+    """Another DICOM node that this one calls; its key in `Settings.peers` is its AE title."""
+
+    host: str = Field(min_length=1, description="host name or address")
+    port: int = Field(ge=1, le=65535, description="TCP port")
 
 
 class HttpSettings(_Section):
@@ -122,6 +119,52 @@ class CatalogSettings(_Section):
     group_commit: int = Field(128, ge=1, description="received objects that may share one commit")
 
 
+class RetentionSettings(_Section):
+    """How long pixels stay; tags and vectors stay whatever becomes of the pixels."""
+
+    retain: Literal["all", "days", "none"] = Field(
+        "all",
+        description="pixels kept: all of them, for a number of days, or none once embedded",
+    )
+    days: float = Field(90, gt=0, description="with retain = days, how long after reception")
+    quota_gib: float = Field(
+        0, ge=0, description="size of the archive above which the oldest pixels go, GiB; 0 for none"
+    )
+    retrieve_from: AETitle | None = Field(
+        None, description="AE title, one of peers, that has what is not kept here"
+    )
+    honour_rejection_notes: bool = Field(
+        True, description="delete what an IOCM rejection note names, and refuse it from then on"
+    )
+
+    @model_validator(mode="after")
+    def _somebody_has_the_pixels(self) -> RetentionSettings:
+        if self.retain == "none" and self.retrieve_from is None:
+            raise ValueError("retain = none needs retrieve_from, the PACS that keeps the pixels")
+        return self
+
+
+class ForwardingRule(_Section):
+    """Which received objects go on to a peer; an empty list of conditions passes any."""
+
+    to: AETitle = Field(description="AE title, one of peers")
+    calling_ae_titles: tuple[AETitle, ...] = Field((), description="who sent the object here")
+    modalities: tuple[str, ...] = Field((), description="Modality of the object")
+
+
+class ForwardingSettings(_Section):
+    """Sending received objects on."""
+
+    rules: tuple[ForwardingRule, ...] = Field(
+        (), description="which objects go where; each that passes a rule is sent to its peer"
+    )
+    first_retry_s: float = Field(
+        30, gt=0, description="pause after a first failure; doubled after each further one"
+    )
+    longest_retry_s: float = Field(3600, gt=0, description="longest pause between tries")
+    give_up_days: float = Field(7, gt=0, description="how long a failing object is tried again")
+
+
 class ImagingSettings(_Section):
     """From DICOM pixels to pictures."""
 
@@ -142,6 +185,9 @@ class EmbeddingSettings(_Section):
     )
     batch_size: int = Field(8, ge=1, le=1024, description="pictures per network call")
     threads: int = Field(0, ge=0, description="CPU threads of the network; 0 means all cores")
+    images_per_series: int = Field(
+        64, ge=1, description="instances of a series that are embedded, evenly spread over it"
+    )
 
 
 class IndexSettings(_Section):
@@ -215,14 +261,29 @@ class Settings(_Section):
         "info", description="least severe messages shown"
     )
     dicom: DicomSettings = DicomSettings()
+    peers: dict[AETitle, PeerSettings] = Field(
+        default_factory=dict, description="DICOM nodes to call, by AE title: {host, port}"
+    )
     http: HttpSettings = HttpSettings()
     archive: ArchiveSettings = ArchiveSettings()
+    retention: RetentionSettings = RetentionSettings()
+    forwarding: ForwardingSettings = ForwardingSettings()
     catalog: CatalogSettings = CatalogSettings()
     imaging: ImagingSettings = ImagingSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
     index: IndexSettings = IndexSettings()
     search: SearchSettings = SearchSettings()
     worker: WorkerSettings = WorkerSettings()
+
+    @model_validator(mode="after")
+    def _named_peers_are_known(self) -> Settings:
+        named = {"retention.retrieve_from": self.retention.retrieve_from}
+        for number, rule in enumerate(self.forwarding.rules, start=1):
+            named[f"forwarding.rules[{number}].to"] = rule.to
+        for key, ae_title in named.items():
+            if ae_title is not None and ae_title not in self.peers:
+                raise ValueError(f"{key}: there is no [peers.{ae_title}] with its host and port")
+        return self
 
     @property
     def archive_path(self) -> Path:
@@ -243,91 +304,3 @@ class Settings(_Section):
     def models_path(self) -> Path:
         """Folder of the installed ONNX files, each named by its SHA-256."""
         return self.data_dir / "models"
-
-
-def load_settings(
-    config_file: Path | None = None,
-    overrides: dict[str, Any] | None = None,
-    environment: dict[str, str] | None = None,
-) -> Settings:
-    """Build the settings from file, environment and flags.
-
-    Parameters
-    ----------
-    config_file : Path, optional
-        TOML file; ``None`` uses the defaults.
-    overrides : dict, optional
-        Values from command-line flags by dotted key (``{"dicom.port": 11113}``); ``None`` values
-        are ignored.
-    environment : dict, optional
-        Defaults to the process environment.
-
-    Raises
-    ------
-    ConfigurationError
-        Names each wrong key and what it accepts.
-    """
-    tree = _read_toml(config_file) if config_file else {}
-    variables = os.environ if environment is None else environment
-    for name, text in sorted(variables.items()):
-        if name.startswith(ENVIRONMENT_PREFIX):
-            key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
-            _set(tree, key, text, origin=f"environment variable {name}")
-    for key, value in (overrides or {}).items():
-        if value is not None:
-            _set(tree, key, value, origin=key)
-    try:
-        return Settings.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigurationError(_explain(error, config_file)) from None
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot read the configuration file {path}: {error.strerror}"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} is not valid TOML: {error}") from error
-
-
-def _set(tree: dict[str, Any], key: str, value: Any, origin: str) -> None:
-    """Put `value` at the dotted `key`."""
-    *sections, last = key.split(".")
-    for section in sections:
-        tree = tree.setdefault(section, {})
-        if not isinstance(tree, dict):
-            raise ConfigurationError(f"{origin}: {section!r} is a value, not a section")
-    tree[last] = value
-
-
-def _explain(error: ValidationError, config_file: Path | None) -> str:
-    """Turn pydantic's findings into one line per key."""
-    lines = []
-    for finding in error.errors():
-        key = ".".join(str(part) for part in finding["loc"])
-        if finding["type"] == "extra_forbidden":
-            lines.append(f"{key}: unknown key{_suggestion(key)}")
-        else:
-            message = finding["msg"].removeprefix("Value error, ")
-            lines.append(f"{key}: {message} (got {finding['input']!r})")
-    where = f" in {config_file}" if config_file else ""
-    return f"invalid configuration{where}:\n  " + "\n  ".join(lines)
-
-
-def _suggestion(key: str) -> str:
-    close = difflib.get_close_matches(key, [name for name, _ in setting_keys()], n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
-
-
-def setting_keys(section: type[BaseModel] = Settings, prefix: str = "") -> list[tuple[str, Any]]:
-    """List every setting as (dotted key, pydantic field), in the order of the tree."""
-    keys: list[tuple[str, Any]] = []
-    for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys += setting_keys(field.annotation, f"{prefix}{name}.")
-        else:
-            keys.append((f"{prefix}{name}", field))
-    return keys

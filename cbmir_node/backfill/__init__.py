@@ -1,0 +1,1 @@
+"""Filling the node from an existing PACS: walk it, fetch what is missing."""

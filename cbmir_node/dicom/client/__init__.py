@@ -1,0 +1,1 @@
+"""The node as a client of other DICOM nodes: what it sends, asks and fetches there."""

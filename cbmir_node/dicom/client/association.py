@@ -1,0 +1,118 @@
+"""Associations that the node opens with others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.presentation import PresentationContext
+
+from cbmir_node.dicom.transport import ClosingSocket
+from cbmir_node.errors import PeerRefusedError, PeerUnreachableError
+
+_REJECTED_FOR_NOW = 0x02  # A-ASSOCIATE-RJ, Result "rejected transient" (PS3.8 9.3.4)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another DICOM node."""
+
+    ae_title: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.ae_title}@{self.host}:{self.port}"
+
+
+class ClientEntity(ApplicationEntity):
+    """An application entity that calls others.
+
+    Parameters
+    ----------
+    ae_title : str
+        Our own title.
+    timeout : float
+        For each step of an association, seconds.
+    """
+
+    def __init__(self, ae_title: str, timeout: float) -> None:
+        super().__init__(ae_title=ae_title)
+        self.connection_timeout = timeout
+        self.acse_timeout = timeout
+        self.dimse_timeout = timeout
+        self.network_timeout = timeout
+
+    def _create_socket(self, assoc: Any, address: Any, tls_args: Any) -> ClosingSocket:
+        client = ClosingSocket(assoc, address=address)
+        client.tls_args = tls_args
+        return client
+
+
+@contextmanager
+def association(
+    peer: Peer,
+    contexts: Sequence[PresentationContext],
+    *,
+    calling_ae_title: str,
+    timeout: float,
+    handlers: Sequence[Any] = (),
+    negotiation: Sequence[Any] = (),
+) -> Iterator[Any]:
+    """Open an association; release it after the block, or abort it when the block fails.
+
+    Parameters
+    ----------
+    peer : Peer
+        Whom to call.
+    contexts : sequence of PresentationContext
+        What to propose.
+    calling_ae_title : str
+        Our own title.
+    timeout : float
+        For each step, seconds.
+    handlers : sequence
+        pynetdicom's (event, callable) pairs.
+    negotiation : sequence
+        Items of extended negotiation: roles, options of a SOP class.
+
+    Yields
+    ------
+    pynetdicom.association.Association
+        Established; which contexts were accepted is for the caller to see.
+
+    Raises
+    ------
+    PeerUnreachableError
+        The peer does not answer, or has no place for us now.
+    PeerRefusedError
+        It rejects us for good.
+    """
+    entity = ClientEntity(calling_ae_title, timeout)
+    try:
+        opened = entity.associate(
+            *(peer.host, peer.port, list(contexts)),
+            ae_title=peer.ae_title,
+            evt_handlers=list(handlers),
+            ext_neg=list(negotiation),
+        )
+    except OSError as error:
+        raise PeerUnreachableError(
+            f"{peer}: {error.strerror or error}; check the host name"
+        ) from error
+    if opened.is_rejected:
+        answer = opened.acceptor.primitive
+        kind = PeerUnreachableError if answer.result == _REJECTED_FOR_NOW else PeerRefusedError
+        raise kind(f"{peer} rejects the association: {answer.reason_str}; check the AE titles")
+    if not opened.is_established:
+        raise PeerUnreachableError(f"{peer} does not answer; check host and port, and that it runs")
+    try:
+        yield opened
+    except BaseException:
+        opened.abort()
+        raise
+    if opened.is_established:
+        opened.release()

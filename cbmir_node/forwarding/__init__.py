@@ -1,0 +1,1 @@
+"""Sending received objects on to other nodes: rules, queue, retries."""

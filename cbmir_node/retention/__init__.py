@@ -1,0 +1,1 @@
+"""What leaves the node again: evicted pixels, deleted and rejected objects; and what changes."""
