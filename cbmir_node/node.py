@@ -73,7 +73,7 @@ class Node:
         maintenance.start()
         exits.callback(maintenance.join)
         exits.callback(self._stop.set)
-        self.dicom = DicomServer(settings.dicom, self.intake, self.stores.catalog, self.search)
+        self.dicom = DicomServer(settings, self.intake, self.stores.catalog, self.search)
         self.dicom.start()
         exits.callback(self.dicom.stop)
         self.http = HttpServer(settings.http, create_app(self))

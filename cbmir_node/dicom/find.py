@@ -15,7 +15,7 @@ from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.hierarchy import find
 from cbmir_node.catalog.keys import Level
 from cbmir_node.catalog.records import attribute_text
-from cbmir_node.config import DicomSettings
+from cbmir_node.config import Settings
 from cbmir_node.dicom.answers import make_answer
 from cbmir_node.dicom.contexts import View
 from cbmir_node.dicom.keys import read_keys, require_unique_keys
@@ -55,8 +55,8 @@ class FindService:
 
     Parameters
     ----------
-    settings : DicomSettings
-        Titles, limits and options.
+    settings : Settings
+        Titles, limits and options; who keeps what is not kept here.
     catalog : Catalog
         What is known.
     search : SimilarAnswers
@@ -65,7 +65,7 @@ class FindService:
         Counts what was answered.
     """
 
-    settings: DicomSettings
+    settings: Settings
     catalog: Catalog
     search: SimilarAnswers
     statistics: Statistics
@@ -107,7 +107,7 @@ class FindService:
 
     def _similar(self, identifier: Dataset, *, private_class: bool) -> Iterator[Response]:
         yield from similar_matches(
-            identifier, self.catalog, self.search, self.settings, private_class=private_class
+            identifier, self.catalog, self.search, self.settings.dicom, private_class=private_class
         )
 
     def _hierarchical(self, identifier: Dataset, levels: tuple[Level, ...]) -> Iterator[Response]:
@@ -118,12 +118,12 @@ class FindService:
         """
         keys = read_keys(identifier, levels)
         require_unique_keys(keys, root=levels[0])
-        limit = self.settings.max_find_results
+        limit = self.settings.dicom.max_find_results
         matches = find(self.catalog, keys.level, keys.matching, keys.requested, limit + 1)
         for match in matches[:limit]:
             yield (
                 int(keys.pending_status),
-                make_answer(match.values, keys.requested, keys.level, self.settings.ae_title),
+                make_answer(match.values, keys.requested, keys.level, self.settings.dicom.ae_title),
             )
         if len(matches) > limit:
             raise RefusedRequestError(

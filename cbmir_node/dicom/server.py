@@ -17,7 +17,7 @@ from pynetdicom.presentation import PresentationContext
 
 from cbmir_node.archive.store import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.config import DicomSettings
+from cbmir_node.config import Settings
 from cbmir_node.dicom.association import AssociationListener
 from cbmir_node.dicom.contexts import View, service_of, storage_services, supported_contexts
 from cbmir_node.dicom.find import FindService, Response
@@ -39,8 +39,8 @@ class DicomServer:
 
     Parameters
     ----------
-    settings : DicomSettings
-        Address, titles and limits.
+    settings : Settings
+        Address, titles and limits; peers.
     intake : Intake
         Where received objects go.
     catalog : Catalog
@@ -56,18 +56,18 @@ class DicomServer:
 
     def __init__(
         self,
-        settings: DicomSettings,
+        settings: Settings,
         intake: Intake,
         catalog: Catalog,
         search: SimilarAnswers,
     ) -> None:
         self.statistics = Statistics()
-        self._settings = settings
+        self._settings = settings.dicom
         self._intake = intake
         self._find = FindService(settings, catalog, search, self.statistics)
         self._views: dict[str, View] = {
-            settings.ae_title: "main",
-            settings.similarity_ae_title: "similarity",
+            settings.dicom.ae_title: "main",
+            settings.dicom.similarity_ae_title: "similarity",
         }
         self._listener: AssociationListener | None = None
 

@@ -14,7 +14,7 @@ from cbmir_node.archive.store import Archive
 from cbmir_node.catalog.database import Catalog, open_catalog
 from cbmir_node.catalog.hierarchy import Match, find
 from cbmir_node.catalog.keys import KEY_BY_KEYWORD, UNIQUE_KEY, Level
-from cbmir_node.config import DicomSettings
+from cbmir_node.config import Settings
 from cbmir_node.dicom.server import DicomServer
 from cbmir_node.errors import UnknownExampleError
 from cbmir_node.intake import Intake
@@ -101,15 +101,19 @@ class Node:
 
 @pytest.fixture
 def start_node(tmp_path: Path) -> Iterator[Callable[..., Node]]:
-    """Return a function that starts a node; keyword arguments are `DicomSettings`."""
+    """Return a function that starts a node.
+
+    Keyword arguments are those of `DicomSettings`; ``sections`` holds other sections of `Settings`.
+    """
     nodes: list[Node] = []
 
-    def start(**settings: Any) -> Node:
+    def start(sections: dict[str, Any] | None = None, **dicom: Any) -> Node:
         catalog = open_catalog(f"sqlite:///{tmp_path / 'catalog.sqlite'}", create=True)
         archive = Archive(tmp_path / "archive")
         intake = Intake(archive, catalog)
         search = ScriptedSearch(catalog)
-        server = DicomServer(DicomSettings(port=0, **settings), intake, catalog, search)
+        settings = Settings.model_validate({**(sections or {}), "dicom": {"port": 0, **dicom}})
+        server = DicomServer(settings, intake, catalog, search)
         server.start()
         nodes.append(Node(server, archive, catalog, intake, search, tmp_path))
         return nodes[-1]

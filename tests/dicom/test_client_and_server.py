@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from cbmir_node.config import DicomSettings, load_settings
+from cbmir_node.config import Settings, load_settings
 from cbmir_node.dicom.client.association import Peer
 from cbmir_node.dicom.client.echo import echo
 from cbmir_node.dicom.server import DicomServer
@@ -46,7 +46,7 @@ def test_echo_to_a_host_without_address() -> None:
 
 
 def test_port_in_use(node: Node) -> None:
-    settings = DicomSettings(port=node.port)
+    settings = Settings(dicom={"port": node.port})
     second = DicomServer(settings, node.intake, node.catalog, node.search)
     with pytest.raises(ConfigurationError, match=r"dicom\.port"):
         second.start()

@@ -25,7 +25,7 @@ from cbmir_node.catalog.database import Catalog, open_catalog
 from cbmir_node.catalog.registration import StoreOutcome
 from cbmir_node.catalog.statistics import count_states
 from cbmir_node.catalog.vector_lookup import VectorLookup
-from cbmir_node.config import DicomSettings, Settings
+from cbmir_node.config import Settings, Settings
 from cbmir_node.dicom.server import DicomServer
 from cbmir_node.errors import CatalogError
 from cbmir_node.intake import Intake
@@ -281,7 +281,7 @@ def test_an_object_is_durable_before_it_is_acknowledged(
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
     intake = Intake(Archive(tmp_path / "archive"), catalog)
-    server = DicomServer(DicomSettings(port=0), intake, catalog, None)  # type: ignore[arg-type]
+    server = DicomServer(Settings(dicom={"port": 0}), intake, catalog, None)  # type: ignore[arg-type]
     server.start()
     study = generate_uid()
     try:
