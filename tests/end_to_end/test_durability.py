@@ -25,7 +25,7 @@ from cbmir_node.catalog.database import Catalog, open_catalog
 from cbmir_node.catalog.registration import StoreOutcome
 from cbmir_node.catalog.statistics import count_states
 from cbmir_node.catalog.vector_lookup import VectorLookup
-from cbmir_node.config import Settings, Settings
+from cbmir_node.config import Settings
 from cbmir_node.dicom.server import DicomServer
 from cbmir_node.errors import CatalogError
 from cbmir_node.intake import Intake
