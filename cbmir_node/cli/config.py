@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import click
+from pydantic import BaseModel
 
 from cbmir_node.catalog.database import without_password
 from cbmir_node.cli.options import as_json, print_json, settings_options
@@ -61,8 +62,17 @@ def _without_password(settings: Settings) -> Settings:
 
 
 def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return json.dumps(value)
-    return json.dumps(str(value)) if isinstance(value, str | Path) else str(value)
+    """Return a value as TOML writes it on one line."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case BaseModel():
+            return _toml(value.model_dump())
+        case dict():
+            pairs = (f"{json.dumps(str(key))} = {_toml(held)}" for key, held in value.items())
+            return f"{{ {', '.join(pairs)} }}"
+        case tuple() | list():
+            return f"[{', '.join(map(_toml, value))}]"
+        case str() | Path():
+            return json.dumps(str(value))
+    return str(value)

@@ -260,10 +260,10 @@ class Settings(_Section):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe messages shown"
     )
-    dicom: DicomSettings = DicomSettings()
     peers: dict[AETitle, PeerSettings] = Field(
         default_factory=dict, description="DICOM nodes to call, by AE title: {host, port}"
     )
+    dicom: DicomSettings = DicomSettings()
     http: HttpSettings = HttpSettings()
     archive: ArchiveSettings = ArchiveSettings()
     retention: RetentionSettings = RetentionSettings()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cbmir_node.config import EmbeddingSettings
+from cbmir_node.config import EmbeddingSettings, load_settings
 from cbmir_node.embedding.session import EmbeddingModel
 from cbmir_node.embedding.store import shipped_model
 from cbmir_node.stores import Stores
@@ -165,3 +165,18 @@ def test_a_file_that_cannot_be_read_is_no_traceback(
     done = command("query", "--file", "/proc/self/mem")
     assert done.exit_code == 1
     assert done.stderr.startswith("Error: ")
+
+
+def test_peers_and_rules_are_shown_as_they_are_written(command: Command, tmp_path: Path) -> None:
+    written, shown = tmp_path / "written.toml", tmp_path / "shown.toml"
+    written.write_text(
+        '[peers."OLD PACS"]\nhost = "pacs.example"\nport = 104\n'
+        '[[forwarding.rules]]\nto = "OLD PACS"\nmodalities = ["CT"]\n'
+    )
+    shown.write_text(command("config", "show", "--config", written).stdout)
+    again = load_settings(shown, environment={})
+    assert again.peers["OLD PACS"].port == 104
+    assert again.forwarding == load_settings(written, environment={}).forwarding
+    written.write_text('[[forwarding.rules]]\nto = "PACS"\n')
+    wrong = command("config", "check", "--config", written)
+    assert (wrong.exit_code, "there is no [peers.PACS]" in wrong.stderr) == (1, True)
