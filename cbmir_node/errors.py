@@ -15,7 +15,9 @@
     ├── PeerError                   another DICOM node does not answer as it should
     │   ├── PeerUnreachableError        not now; trying later may help
     │   └── PeerRefusedError            it refuses; trying again does not help
+    │       └── NothingAcceptedError        it takes none of what it is offered or asked
     ├── RejectedObjectError         an object was rejected on purpose and is not stored again
+    ├── SelectionError              a command names nothing that is here, or what it cannot change
     ├── PixelError                  an object's pixels cannot become a picture
     │   ├── NoPixelsError           it has none, or they are not a picture
     │   └── DecoderDiedError        decoding exceeded its time or memory, or crashed
@@ -81,8 +83,16 @@ class PeerRefusedError(PeerError):
     """The other node refuses us or what we ask or send; trying again changes nothing."""
 
 
+class NothingAcceptedError(PeerRefusedError):
+    """The other node accepts an association, but none of the proposed presentation contexts."""
+
+
 class RejectedObjectError(CbmirError):
     """A rejection note (IHE IOCM) named this object: it was deleted and is not stored again."""
+
+
+class SelectionError(CbmirError):
+    """A command names no study or patient that is here, several, or one that it cannot change."""
 
 
 class PixelError(CbmirError):

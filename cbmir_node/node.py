@@ -12,11 +12,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
+from cbmir_node.catalog.forward_overview import count_forwards
 from cbmir_node.catalog.statistics import count_objects, count_states
 from cbmir_node.config import Settings
 from cbmir_node.dicom.server import DicomServer
 from cbmir_node.errors import CbmirError, ConfigurationError
+from cbmir_node.forwarding.forwarder import Forwarder
+from cbmir_node.forwarding.rules import ForwardingRules
 from cbmir_node.intake import Intake
+from cbmir_node.retention.duty import RetentionDuty
 from cbmir_node.search.engine import SimilaritySearch
 from cbmir_node.stores import Stores, open_stores
 from cbmir_node.supervisor import WorkerSupervisor
@@ -66,6 +70,12 @@ class Node:
         self.search = open_search(self.stores, writable=True)
         self.intake = open_intake(self.stores)
         exits.callback(self.intake.close)
+        self._forwarder = Forwarder(self.stores)
+        self._forwarder.start()
+        exits.callback(self._forwarder.stop)
+        self._retention = RetentionDuty(self.stores)
+        self._retention.start()
+        exits.callback(self._retention.stop)
         self._supervisor = WorkerSupervisor(settings)
         self._supervisor.start()
         exits.callback(self._supervisor.stop)
@@ -111,6 +121,8 @@ class Node:
             problems.append("the embedding worker is not running")
         if self._maintenance_error:
             problems.append(f"the index is not up to date: {self._maintenance_error}")
+        if self._retention.problem:
+            problems.append(f"nothing is deleted or evicted: {self._retention.problem}")
         try:
             self.stores.registry.active()
         except CbmirError as error:
@@ -126,6 +138,10 @@ class Node:
             "cbmir_embedding_state": (
                 "Instances by state of their embedding with the active model",
                 count_states(self.stores.catalog, model.row),
+            ),
+            "cbmir_forwards": (
+                "Objects to be sent on by state",
+                count_forwards(self.stores.catalog),
             ),
             "cbmir_index_vectors": ("Vectors in the index", {"": len(self.search.active_cache())}),
             "cbmir_archive_free_bytes": (
@@ -151,6 +167,28 @@ class Node:
                 "C-FIND operations by view and final status",
                 {f"{view} {status:04X}": number for (view, status), number in dicom.finds.items()},
             ),
+            "cbmir_retrievals": (
+                "C-MOVE and C-GET operations by kind and final status",
+                {
+                    f"{kind} {status:04X}": number
+                    for (kind, status), number in dicom.retrievals.items()
+                },
+            ),
+            "cbmir_sub_operations": (
+                "Objects of C-MOVE and C-GET operations by kind and outcome",
+                {
+                    f"{kind} {outcome}": number
+                    for (kind, outcome), number in dicom.sub_operations.items()
+                },
+            ),
+            "cbmir_forwarded": (
+                "Objects sent on by destination and outcome",
+                self._forwarder.counts(),
+            ),
+            "cbmir_retention": (
+                "Objects that were removed, or lost their pixels, in the background",
+                self._retention.counts(),
+            ),
             "cbmir_worker_restarts": (
                 "Times the worker ended and was started again",
                 {"": self._supervisor.restarts},
@@ -166,6 +204,8 @@ def open_intake(stores: Stores) -> Intake:
         stores.catalog,
         settings.catalog.group_commit,
         settings.archive.duplicates,
+        ForwardingRules(settings.forwarding.rules).destinations,
+        settings.retention,
     )
 
 

@@ -10,9 +10,12 @@ from typing import Literal
 from cbmir_node.catalog import consistency
 from cbmir_node.catalog.consistency import StoredInstance
 from cbmir_node.catalog.models import InstalledModel
+from cbmir_node.catalog.removal import empty_rows, remove_all_empty
+from cbmir_node.catalog.unused_files import all_unused_files
 from cbmir_node.errors import CbmirError, ConfigurationError, InvalidObjectError
 from cbmir_node.intake import Intake
 from cbmir_node.node import only_node, open_search
+from cbmir_node.retention.removal import finish_removals
 from cbmir_node.stores import Stores
 
 Kind = Literal[
@@ -23,6 +26,8 @@ Kind = Literal[
     "embedded without a vector",
     "vector of a wrong length",
     "index differs",
+    "removal not finished",
+    "nothing in it",
 ]
 
 _REMEDIES: dict[Kind, str] = {
@@ -33,6 +38,8 @@ _REMEDIES: dict[Kind, str] = {
     "embedded without a vector": "--repair queues it again",
     "vector of a wrong length": "--repair queues it again",
     "index differs": "--repair rebuilds it from the catalogue while no node runs",
+    "removal not finished": "--repair, or a running node, finishes it",
+    "nothing in it": "--repair removes it",
 }
 _YOUNG_S = 60.0
 
@@ -46,7 +53,7 @@ class Finding:
     kind : str
         What is wrong.
     subject : str
-        SOP Instance UID, file or index concerned.
+        SOP Instance UID, file, table or index concerned.
     row : int
         Instance concerned, 0 where there is none.
     model : int
@@ -89,7 +96,7 @@ class Verification:
         on_checked : callable
             Called with the number of instances whose files were looked at since the last call.
         """
-        found = [*self._archive(deep=deep, on_checked=on_checked)]
+        found = [*self._archive(deep=deep, on_checked=on_checked), *self._removals()]
         for model in self._stores.registry.in_use():
             found += self._vectors(model)
         if any(model.state == "active" for model in self._stores.registry.in_use()):
@@ -105,10 +112,22 @@ class Verification:
             mended = [finding for finding in findings if self._mend(finding, intake.adopt)]
         finally:
             intake.close()
+        mended += self._finish_removals(findings)
         index = [finding for finding in findings if finding.kind == "index differs"]
         if index and self._rebuild_index():
             mended += index
         return mended
+
+    def _finish_removals(self, findings: Sequence[Finding]) -> list[Finding]:
+        """Remove what is to be removed, and rows that nothing is in."""
+        catalog, archive = self._stores.catalog, self._stores.archive
+        left = [finding for finding in findings if finding.kind == "removal not finished"]
+        if left:
+            finish_removals(catalog, archive)
+        empty = [finding for finding in findings if finding.kind == "nothing in it"]
+        if empty:
+            remove_all_empty(catalog)
+        return [*left, *empty]
 
     def _rebuild_index(self) -> bool:
         """Rebuild the snapshot, unless a running node owns it."""
@@ -121,19 +140,37 @@ class Verification:
         return True
 
     def _archive(self, *, deep: bool, on_checked: Callable[[int], None]) -> Iterator[Finding]:
-        # files first: what is acknowledged in between has a row by the time rows are read
+        # files first: what is acknowledged in between has a row by the time rows are read, and
+        # what is removed in between is known as unused until it is gone
         files = set(self._stores.archive.files())
-        rows = {row.path: row for row in consistency.stored_instances(self._stores.catalog)}
-        for path in sorted(files - rows.keys()):
+        instances = consistency.stored_instances(self._stores.catalog)
+        rows = {row.path: row for row in instances if row.path}
+        unused = all_unused_files(self._stores.catalog)
+        for path in sorted(files - rows.keys() - unused):
             if not self._may_be_on_its_way(path):
                 yield Finding("file without a row", path)
         for path, row in rows.items():
             on_checked(1)
-            file = self._stores.archive.path(path)
-            if path not in files and not file.exists():
-                yield Finding("row without its file", row.sop_instance_uid, row.instance)
-            elif self._is_damaged(row, deep=deep):
-                yield Finding("file damaged", row.sop_instance_uid, row.instance)
+            kind = self._problem(row, present=path in files, deep=deep)
+            if kind is not None and consistency.has_file(self._stores.catalog, row):
+                yield Finding(kind, row.sop_instance_uid, row.instance)
+
+    def _problem(self, row: StoredInstance, *, present: bool, deep: bool) -> Kind | None:
+        """Tell what is wrong with an instance's file, as far as its row is not out of date."""
+        if not present and not self._stores.archive.path(row.path).exists():
+            return "row without its file"
+        return "file damaged" if self._is_damaged(row, deep=deep) else None
+
+    def _removals(self) -> Iterator[Finding]:
+        """Name what an interrupted deletion left; a running node is at the youngest of it."""
+        until = time.time() - (_YOUNG_S if self._receiving else 0)
+        for uid in consistency.to_be_removed(self._stores.catalog, until):
+            yield Finding("removal not finished", uid)
+        for path in consistency.unused_since(self._stores.catalog, until):
+            if self._stores.archive.path(path).exists():
+                yield Finding("removal not finished", path)
+        for table, row in empty_rows(self._stores.catalog):
+            yield Finding("nothing in it", f"{table} {row}")
 
     def _is_damaged(self, row: StoredInstance, *, deep: bool) -> bool:
         """Tell whether a file has another size, on a deep look another content, than it should."""
@@ -146,8 +183,12 @@ class Verification:
             return True
 
     def _may_be_on_its_way(self, path: str) -> bool:
-        file = self._stores.archive.path(path)
-        return self._receiving and file.exists() and time.time() - file.stat().st_mtime < _YOUNG_S
+        """Tell whether a file is being received, or has been removed since it was listed."""
+        try:
+            age = time.time() - self._stores.archive.path(path).stat().st_mtime
+        except FileNotFoundError:
+            return True
+        return self._receiving and age < _YOUNG_S
 
     def _vectors(self, model: InstalledModel) -> Iterator[Finding]:
         checks: dict[Kind, Callable[..., list[tuple[int, str]]]] = {

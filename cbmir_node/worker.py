@@ -20,6 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from cbmir_node.catalog.models import InstalledModel
+from cbmir_node.catalog.series_cap import drop_displaced, skip_surplus
 from cbmir_node.catalog.vectors import FrameVectors, write_vectors
 from cbmir_node.catalog.work_queue import (
     Claim,
@@ -122,13 +123,20 @@ class Worker:
             return 0
 
     def work_once(self, model: InstalledModel) -> int:
-        """Claim some instances of `model`, embed them and return how many were finished."""
+        """Claim some instances of `model`, embed them and return how many were finished.
+
+        Those that a long series does not need are finished without.
+        """
         claims = self._queue.claim(model.row, self._settings.worker.claim)
         if not claims:
             return 0
-        network = self._network(model)
-        for group in _groups(self._decoded(claims, network), self._settings.embedding.batch_size):
-            self._finish(group, network)
+        most = self._settings.embedding.images_per_series
+        wanted = skip_surplus(self._stores.catalog, claims, most)
+        if wanted:
+            network = self._network(model)
+            decoded = self._decoded(wanted, network)
+            for group in _groups(decoded, self._settings.embedding.batch_size):
+                self._finish(group, network)
         return len(claims)
 
     def _network(self, model: InstalledModel) -> EmbeddingModel:
@@ -189,6 +197,11 @@ class Worker:
             self._queue.finish(ready[0].claim, "failed", str(error), 1)
             return
         write_vectors(self._stores.catalog, results)
+        drop_displaced(
+            *(self._stores.catalog, ready[0].claim.model),
+            [decoded.claim.instance for decoded in ready],
+            self._settings.embedding.images_per_series,
+        )
 
 
 def _groups(decoded: Iterator[_Decoded], frames: int) -> Iterator[list[_Decoded]]:

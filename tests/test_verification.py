@@ -137,7 +137,8 @@ def unacknowledged(stores: Stores, tmp_path: Path, **attributes: str) -> tuple[s
     with stores.archive.receive() as incoming:
         incoming.begin(header.sop_class_uid, header.sop_instance_uid, "1.2.840.10008.1.2.1", "")
         incoming.write(file.read_bytes()[header.dataset_offset :])
-        kept = stores.archive.keep(incoming, header.study_instance_uid, header.sop_instance_uid)
+        path = stores.archive.new_path(header.study_instance_uid, header.sop_instance_uid)
+        kept = stores.archive.keep(incoming, path)
     return header.sop_instance_uid, kept.path
 
 

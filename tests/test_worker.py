@@ -248,6 +248,24 @@ def test_a_new_model_takes_over_when_it_has_caught_up(
     assert vectors_of_each(stores) == dict.fromkeys([*uids, *late], 1)
 
 
+def test_of_a_long_series_a_few_images_are_embedded(
+    open_node: Callable[..., Stores], tmp_path: Path
+) -> None:
+    stores = open_node(embedding={"images_per_series": 4}, worker={"claim": 5})
+    series = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.1", "PatientID": "P"}
+    images = [make_object(**series, InstanceNumber=number) for number in range(1, 17)]
+    uids = keep(stores, tmp_path, *images[:8])
+    embed_all(stores)
+    assert states(stores, uids) == ["skipped", "embedded"] * 4
+    uids += keep(stores, tmp_path, *images[8:])
+    embed_all(stores)
+    expected = ["embedded" if number % 4 == 0 else "skipped" for number in range(1, 17)]
+    assert states(stores, uids) == expected
+    assert [vectors_of_each(stores)[uid] for uid in uids] == [
+        int(s == "embedded") for s in expected
+    ]
+
+
 def test_an_interrupted_reindex_goes_on_where_it_stopped(
     open_node: Callable[..., Stores], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

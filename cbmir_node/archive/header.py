@@ -9,7 +9,7 @@ import re
 import struct
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -84,6 +84,34 @@ class ObjectHeader:
         return str(self.attributes.StudyInstanceUID)
 
 
+@dataclass(frozen=True)
+class EncodedDataSet:
+    """The bytes of a data set.
+
+    Attributes
+    ----------
+    handle : BinaryIO
+        Has them from `start` to its end.
+    start : int
+        Offset of the first element.
+    file_offset : int
+        Where the data set, deflated or not, begins in the file it is from.
+    transfer_syntax : UID
+        As the file names it.
+    """
+
+    handle: BinaryIO
+    start: int
+    file_offset: int
+    transfer_syntax: UID
+
+    @property
+    def syntax(self) -> UID:
+        """How elements are encoded: private transfer syntaxes are taken for Explicit VR LE."""
+        known = self.transfer_syntax.is_transfer_syntax
+        return self.transfer_syntax if known else ExplicitVRLittleEndian
+
+
 def is_uid(text: str) -> bool:
     """Tell whether `text` is a UID (PS3.5 section 9.1).
 
@@ -121,12 +149,27 @@ def read_header(
     OutOfSpaceError
         The disk is too full to inflate it.
     """
+    with open_data_set(path, max_bytes, scratch) as encoded:
+        return _parse(encoded, keywords)
+
+
+@contextlib.contextmanager
+def open_data_set(
+    path: Path, max_bytes: int = 1 << 32, scratch: Path | None = None
+) -> Iterator[EncodedDataSet]:
+    """Open the data set of a DICOM file, inflated where it is deflated; see `read_header`."""
     with path.open("rb") as handle:
         transfer_syntax, offset = _encoding(handle)
-        if transfer_syntax.startswith(_DEFLATED_PREFIX):
+        if is_deflated(transfer_syntax):
             with _inflated(handle, offset, max_bytes, scratch) as body:
-                return _parse(body, 0, offset, transfer_syntax, keywords)
-        return _parse(handle, offset, offset, transfer_syntax, keywords)
+                yield EncodedDataSet(body, 0, offset, transfer_syntax)
+        else:
+            yield EncodedDataSet(handle, offset, offset, transfer_syntax)
+
+
+def is_deflated(transfer_syntax_uid: str) -> bool:
+    """Tell whether data sets in a transfer syntax are deflated as a whole (PS3.5 A.5)."""
+    return transfer_syntax_uid.startswith(_DEFLATED_PREFIX)
 
 
 def _encoding(handle: BinaryIO) -> tuple[UID, int]:
@@ -212,14 +255,8 @@ def _inflate(deflated: BinaryIO, body: BinaryIO, limit: int) -> None:
             raise InvalidObjectError(f"the data set inflates to more than {limit} bytes")
 
 
-def _parse(
-    handle: BinaryIO,
-    start: int,
-    dataset_offset: int,
-    transfer_syntax: UID,
-    keywords: Sequence[str],
-) -> ObjectHeader:
-    syntax = ExplicitVRLittleEndian if not transfer_syntax.is_transfer_syntax else transfer_syntax
+def _parse(encoded: EncodedDataSet, keywords: Sequence[str]) -> ObjectHeader:
+    handle, start, syntax = encoded.handle, encoded.start, encoded.syntax
     handle.seek(0, io.SEEK_END)
     if handle.tell() <= start:
         raise InvalidObjectError("the data set is empty")
@@ -230,7 +267,9 @@ def _parse(
         )
     attributes = _attributes(handle, start, structure.attributes_end, syntax, tags)
     _check_identifiers(attributes)
-    return ObjectHeader(str(transfer_syntax), dataset_offset, structure.has_pixels, attributes)
+    return ObjectHeader(
+        str(encoded.transfer_syntax), encoded.file_offset, structure.has_pixels, attributes
+    )
 
 
 def _attributes(handle: BinaryIO, start: int, end: int, syntax: UID, tags: set[int]) -> Dataset:

@@ -13,32 +13,26 @@ row names is a leftover.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
-import os
 import secrets
 import shutil
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
-from pydicom.dataset import FileMetaDataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import UID
-
-from cbmir_node import __version__
-from cbmir_node.archive.header import ObjectHeader, read_header
+from cbmir_node.archive.header import EncodedDataSet, ObjectHeader, open_data_set, read_header
+from cbmir_node.archive.incoming import IncomingObject
 from cbmir_node.durable import sync_folder
 from cbmir_node.errors import ArchiveError, OutOfSpaceError
 
-IMPLEMENTATION_CLASS_UID = UID("2.25.312870092836445113425119065513259998441")
-IMPLEMENTATION_VERSION_NAME = f"CBMIR_{__version__}".replace(".", "")[:16]
 _INCOMING = "incoming"
 _PRESENCE = ".receiving"
+_FOLDER_TRIES = 20
 
 
 @dataclass(frozen=True)
@@ -56,75 +50,6 @@ class StoredFile:
     path: str
     size_bytes: int
     content_sha256: str
-
-
-class IncomingObject:
-    """An object that is being received into a temporary file of the archive's file system.
-
-    Use it as a context manager: leaving the block removes the file unless it was kept.
-    """
-
-    def __init__(self, folder: Path, max_bytes: int) -> None:
-        descriptor, name = tempfile.mkstemp(suffix=".part", dir=folder)
-        # held while this process lives: a node that starts meanwhile must not sweep it away
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        self._file = os.fdopen(descriptor, "wb")
-        self.path = Path(name)
-        self._digest = hashlib.sha256()
-        self._left = max_bytes
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.discard()
-
-    def begin(
-        self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, source: str
-    ) -> None:
-        """Write preamble and file meta information (PS3.10 section 7.1)."""
-        meta = FileMetaDataset()
-        meta.FileMetaInformationVersion = b"\x00\x01"
-        meta.MediaStorageSOPClassUID = UID(sop_class_uid)
-        meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
-        meta.TransferSyntaxUID = UID(transfer_syntax_uid)
-        meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
-        meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-        if source:
-            meta.SourceApplicationEntityTitle = source[:16]
-        buffer = DicomBytesIO()
-        write_file_meta_info(buffer, meta, enforce_standard=True)
-        self._file.write(b"\0" * 128 + b"DICM" + buffer.getvalue())
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Append encoded data set bytes."""
-        self._left -= len(data)
-        if self._left < 0:
-            raise OutOfSpaceError("the object is larger than archive.max_object_mib allows")
-        self._digest.update(data)
-        try:
-            self._file.write(data)
-        except OSError as error:
-            raise OutOfSpaceError(f"cannot write to the archive: {error.strerror}") from error
-
-    def finish(self) -> str:
-        """Push everything to the operating system; return the content's SHA-256."""
-        try:
-            self._file.flush()
-        except OSError as error:
-            raise OutOfSpaceError(f"cannot write to the archive: {error.strerror}") from error
-        return self._digest.hexdigest()
-
-    def sync(self) -> int:
-        """Wait until the data are on the disk; return the file's size in bytes."""
-        os.fdatasync(self._file.fileno())
-        return os.fstat(self._file.fileno()).st_size
-
-    def discard(self) -> None:
-        """Close and remove the temporary file; harmless after it was kept."""
-        with contextlib.suppress(OSError):  # a full disk may refuse the last flush
-            self._file.close()
-        self.path.unlink(missing_ok=True)
 
 
 class Archive:
@@ -208,29 +133,52 @@ class Archive:
         except OSError as error:
             raise OutOfSpaceError(f"cannot write to the archive: {error.strerror}") from error
 
-    def keep(
-        self, incoming: IncomingObject, study_instance_uid: str, sop_instance_uid: str
-    ) -> StoredFile:
+    def new_path(self, study_instance_uid: str, sop_instance_uid: str) -> str:
+        """Return a path, relative to the archive, that no file has or ever had.
+
+        Both UIDs must have been validated.
+        """
+        name = f"{sop_instance_uid}.{secrets.token_hex(6)}.dcm"
+        return f"{_spread(study_instance_uid)}/{study_instance_uid}/{name}"
+
+    def keep(self, incoming: IncomingObject, relative: str) -> StoredFile:
         """Make a received object durable: sync, rename, sync the folder.
 
-        Both UIDs must have been validated: they become the path.
+        Parameters
+        ----------
+        incoming : IncomingObject
+            Completely written.
+        relative : str
+            Where it goes, from `new_path`.
         """
         digest = incoming.finish()
         size = incoming.sync()
-        folder = self.root / _spread(study_instance_uid) / study_instance_uid
+        target = self.path(relative)
+        for _ in range(_FOLDER_TRIES):
+            self._make_folder(target.parent)
+            # whoever removes the last file of a study may remove its folder at this moment
+            with contextlib.suppress(FileNotFoundError):
+                incoming.path.rename(target)
+                break
+        else:
+            raise FileNotFoundError(errno.ENOENT, "does not stay", str(target.parent))
+        sync_folder(target.parent)
+        return StoredFile(relative, size, digest)
+
+    def _make_folder(self, folder: Path) -> None:
         folder.parent.mkdir(exist_ok=True)  # in case only ``incoming`` was made by hand
         with self._making_folder:  # whoever finds the folder may rely on its being durable
             if not folder.is_dir():
                 folder.mkdir(exist_ok=True)
                 sync_folder(folder.parent)
-        target = folder / f"{sop_instance_uid}.{secrets.token_hex(6)}.dcm"
-        incoming.path.rename(target)
-        sync_folder(folder)
-        return StoredFile(str(target.relative_to(self.root)), size, digest)
 
     def read_header(self, path: Path, keywords: Sequence[str] = ()) -> ObjectHeader:
         """Validate a file, within this archive's limits; see `header.read_header`."""
         return read_header(path, keywords, self.max_object_bytes, self._incoming)
+
+    def open_data_set(self, relative: str) -> AbstractContextManager[EncodedDataSet]:
+        """Open the data set of a stored file, inflated, within this archive's limits."""
+        return open_data_set(self.path(relative), self.max_object_bytes, self._incoming)
 
     def content_sha256(self, relative: str) -> str:
         """Return the digest of a stored file's data set, as `StoredFile.content_sha256` has it.
@@ -251,8 +199,20 @@ class Archive:
         return self.root / relative
 
     def remove(self, relative: str) -> None:
-        """Remove a stored file, not its folder: another object may be on its way there."""
+        """Remove a stored file that was of no use from the beginning, not its folder."""
         self.path(relative).unlink(missing_ok=True)
+
+    def remove_for_good(self, relative: Sequence[str]) -> None:
+        """Remove stored files so that no power cut brings them back, and folders empty by that."""
+        folders = set()
+        for path in map(self.path, relative):
+            path.unlink(missing_ok=True)
+            folders.add(path.parent)
+        for folder in sorted(folders):
+            with contextlib.suppress(FileNotFoundError):  # somebody else removed its last file
+                sync_folder(folder)
+            with contextlib.suppress(OSError):  # not empty
+                folder.rmdir()
 
     def announce_reception(self) -> BinaryIO:
         """Tell other processes that this one may be storing objects, until the result is closed."""

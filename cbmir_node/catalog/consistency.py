@@ -21,6 +21,7 @@ _FLOAT_BYTES = 4
 _instances = schema.instances.c
 _work = schema.work.c
 _vectors = schema.vectors.c
+_deleted, _unused = schema.deleted_objects.c, schema.unused_files.c
 
 
 class StoredInstance(NamedTuple):
@@ -55,6 +56,31 @@ def stored_instances(catalog: Catalog) -> Iterator[StoredInstance]:
         for row in rows:
             yield StoredInstance(*row)
         last = rows[-1].id
+
+
+def has_file(catalog: Catalog, expected: StoredInstance) -> bool:
+    """Tell whether an instance still has the file that it had when it was read."""
+    query = select(_instances.path).where(_instances.id == expected.instance)
+    with catalog.read() as connection:
+        return connection.execute(query).scalar() == expected.path
+
+
+def to_be_removed(catalog: Catalog, until: float) -> list[str]:
+    """Return the SOP Instance UIDs of objects that were deleted before a moment and are here."""
+    query = (
+        select(_deleted.sop_instance_uid)
+        .where(_deleted.instance.is_not(None), _deleted.deleted_at <= until)
+        .order_by(_deleted.sop_instance_uid)
+    )
+    with catalog.read() as connection:
+        return list(connection.execute(query).scalars())
+
+
+def unused_since(catalog: Catalog, until: float) -> list[str]:
+    """Return the files that nothing names since a moment, whether they are there or not."""
+    query = select(_unused.path).where(_unused.since <= until).order_by(_unused.path)
+    with catalog.read() as connection:
+        return list(connection.execute(query).scalars())
 
 
 def never_queued(catalog: Catalog, model: InstalledModel) -> list[tuple[int, str]]:

@@ -16,9 +16,13 @@ from typing import NamedTuple
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from cbmir_node.catalog.database import Catalog
+from cbmir_node.catalog.locks import Lock, hold
 from cbmir_node.catalog.records import InstanceRecord
 from cbmir_node.catalog.registration import Duplicates, Registered, register
+from cbmir_node.config import RetentionSettings
 from cbmir_node.errors import CatalogError
+
+_AS_CONFIGURED = RetentionSettings()
 
 _log = logging.getLogger(__name__)
 
@@ -38,11 +42,19 @@ class GroupCommit:
         Where to write.
     largest_group : int
         Records per transaction at most.
+    retention : RetentionSettings
+        What becomes of objects that were rejected or are not kept.
     """
 
-    def __init__(self, catalog: Catalog, largest_group: int = 128) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        largest_group: int = 128,
+        retention: RetentionSettings = _AS_CONFIGURED,
+    ) -> None:
         self._catalog = catalog
         self._largest_group = largest_group
+        self._retention = retention
         self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
         self._thread.start()
@@ -108,7 +120,11 @@ class GroupCommit:
 
     def _write_once(self, group: list[_Request]) -> list[Registered]:
         with self._catalog.write() as connection:
-            return [register(connection, request.record, request.duplicates) for request in group]
+            pass
+            return [
+                register(connection, request.record, request.duplicates, self._retention)
+                for request in group
+            ]
 
 
 def _as_catalog_error(error: Exception, record: InstanceRecord) -> CatalogError:

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Select, distinct, func, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, select, true
 from sqlalchemy.sql.selectable import FromClause
 
 from cbmir_node.catalog import schema
+from cbmir_node.catalog.computed_keys import COMPUTED_KEYS, computed, rows_not_kept
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.keys import KEY_BY_KEYWORD, LEVELS, Level
-from cbmir_node.catalog.matching import conditions
+from cbmir_node.catalog.keys import KEYS, LEVELS, SEQUENCES, Level
+from cbmir_node.catalog.matching import MATCHED_COMPUTED_KEYS, conditions, level_of
+from cbmir_node.catalog.sequence_items import matching_items
 
-COMPUTED_KEYS: dict[Level, tuple[str, ...]] = {
-    "PATIENT": ("NumberOfPatientRelatedStudies",),
-    "STUDY": (
-        "ModalitiesInStudy",
-        "SOPClassesInStudy",
-        "NumberOfStudyRelatedSeries",
-        "NumberOfStudyRelatedInstances",
-    ),
-    "SERIES": ("NumberOfSeriesRelatedInstances",),
-    "IMAGE": (),
-}
-"""Keys that are counted or gathered when they are asked for."""
+_ROWS_AT_ONCE = 1000  # databases limit the parameters of a statement
 
 _JOINED: dict[Level, FromClause] = {
     "PATIENT": schema.patients,
@@ -33,9 +24,15 @@ _JOINED: dict[Level, FromClause] = {
     "SERIES": schema.patients.join(schema.studies).join(schema.series),
     "IMAGE": schema.patients.join(schema.studies).join(schema.series).join(schema.instances),
 }
+_BELOW: dict[Level, tuple[Any, tuple[FromClause, ...]]] = {
+    "PATIENT": (schema.studies.c.patient, (schema.studies, schema.series, schema.instances)),
+    "STUDY": (schema.series.c.study, (schema.series, schema.instances)),
+    "SERIES": (schema.instances.c.series, (schema.instances,)),
+}
+"""What refers to a level's rows, and the tables below it from there."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Match:
     """One answer.
 
@@ -45,17 +42,32 @@ class Match:
         Row number at the level asked for.
     values : dict of str to str
         Keyword to text, several values joined by backslash.
+    items : dict of str to list
+        Keyword of a sequence to its items, each a mapping of keyword to text.
+    kept : bool
+        Whether the pixels of all its objects are in the archive.
     """
 
     row: int
     values: dict[str, str]
+    items: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    kept: bool = True
 
 
 def supported_keys(level: Level) -> tuple[str, ...]:
-    """Return the keywords that can be matched or returned at `level`."""
+    """Return what can be returned at `level`: its keys and those above, and paths in sequences."""
     above = LEVELS[: LEVELS.index(level) + 1]
-    stored = tuple(key.keyword for key in KEY_BY_KEYWORD.values() if key.level in above)
+    stored = [key.keyword for key in KEYS if key.level in above]
+    for sequence in SEQUENCES:
+        if sequence.level in above:
+            stored += [sequence.keyword, *sequence.paths]
     return (*stored, *(keyword for part in above for keyword in COMPUTED_KEYS[part]))
+
+
+def matched_keys() -> frozenset[str]:
+    """Return the keys that can be matched, and paths in sequences."""
+    paths = (path for sequence in SEQUENCES for path in sequence.paths)
+    return frozenset((*(key.keyword for key in KEYS), *paths, *MATCHED_COMPUTED_KEYS))
 
 
 def find(
@@ -64,35 +76,50 @@ def find(
     keys: Mapping[str, str],
     wanted: Collection[str],
     limit: int,
+    *,
+    combined_date_times: bool = False,
 ) -> list[Match]:
     """Return what matches, newest studies first.
 
     Parameters
     ----------
     keys : mapping of str to str
-        Matching keys at `level` or above.
+        Matching keys, as in `matching.conditions`; one of a level below `level` matches where it
+        does for something below (PS3.4 C.4.1.3.2.1). What cannot be matched is ignored.
     wanted : collection of str
-        Keywords to return; unknown ones are ignored.
+        Keywords and paths to return; unknown ones are ignored.
     limit : int
         Matches at most.
+    combined_date_times : bool
+        See `matching.conditions`.
 
     Raises
     ------
     QueryError
         A key's value does not fit.
     """
-    supported = supported_keys(level)
-    matching = conditions({key: value for key, value in keys.items() if key in supported})
+    known = {keyword: keys[keyword] for keyword in keys if keyword in matched_keys()}
+    depth = LEVELS.index(level)
+    here = {key: known[key] for key in known if LEVELS.index(level_of(key)) <= depth}
+    below = {key: known[key] for key in known if key not in here}
+    matching = and_(
+        conditions(here, combined_date_times=combined_date_times),
+        _some_below(level, below, combined_date_times),
+    )
     narrowed = _rows(level).where(matching).order_by(*_order(level)).limit(limit)
-    return _matches(catalog, level, narrowed, wanted)
+    return _matches(catalog, level, narrowed, wanted, here)
 
 
 def rows_by_number(
-    catalog: Catalog, level: Level, rows: Sequence[int], wanted: Collection[str]
+    catalog: Catalog,
+    level: Level,
+    rows: Sequence[int],
+    wanted: Collection[str],
+    keys: Mapping[str, str] | None = None,
 ) -> dict[int, Match]:
-    """Return the attributes of known rows, by row number."""
+    """Return the attributes of known rows, by row number; `keys` choose items of sequences."""
     known = _rows(level).where(schema.TABLE_OF_LEVEL[level].c.id.in_(list(rows)))
-    return {match.row: match for match in _matches(catalog, level, known, wanted)}
+    return {match.row: match for match in _matches(catalog, level, known, wanted, keys or {})}
 
 
 def _rows(level: Level) -> Select[Any]:
@@ -100,72 +127,75 @@ def _rows(level: Level) -> Select[Any]:
     return select(schema.TABLE_OF_LEVEL[level].c.id.label("row")).select_from(_JOINED[level])
 
 
+def _some_below(
+    level: Level, keys: Mapping[str, str], combined_date_times: bool
+) -> ColumnElement[bool]:
+    """Match what has something below it that matches all of `keys`."""
+    if not keys:
+        return true()
+    owner, tables = _BELOW[level]
+    deepest = max(LEVELS.index(level_of(keyword)) for keyword in keys)
+    source = tables[0]
+    for table in tables[1 : deepest - LEVELS.index(level)]:
+        source = source.join(table)
+    query = select(owner).select_from(source)
+    matching = conditions(keys, combined_date_times=combined_date_times)
+    return schema.TABLE_OF_LEVEL[level].c.id.in_(query.where(matching))
+
+
 def _matches(
-    catalog: Catalog, level: Level, query: Select[Any], wanted: Collection[str]
+    catalog: Catalog,
+    level: Level,
+    query: Select[Any],
+    wanted: Collection[str],
+    keys: Mapping[str, str],
 ) -> list[Match]:
-    """Read the wanted attributes of the rows that `query` chooses."""
-    stored = [key for key in supported_keys(level) if key in wanted and key in KEY_BY_KEYWORD]
-    with_attributes = query.add_columns(*(_column(key).label(key) for key in stored))
+    """Read what is wanted of the rows that `query` chooses."""
+    above = LEVELS[: LEVELS.index(level) + 1]
+    stored = [key for key in KEYS if key.level in above and key.keyword in wanted]
+    columns = [schema.TABLE_OF_LEVEL[key.level].c[key.column].label(key.keyword) for key in stored]
+    owners = [schema.TABLE_OF_LEVEL[part].c.id.label(part) for part in above]
     with catalog.read() as connection:
-        found = connection.execute(with_attributes).mappings().all()
-    matches = [Match(row["row"], {key: str(row[key]) for key in stored}) for row in found]
-    add_computed(catalog, level, matches, wanted)
-    return matches
+        found = connection.execute(query.add_columns(*columns, *owners)).mappings().all()
+        matches = [
+            (Match(row["row"], {key.keyword: str(row[key.keyword]) for key in stored}), row)
+            for row in found
+        ]
+        for start in range(0, len(matches), _ROWS_AT_ONCE):
+            part = matches[start : start + _ROWS_AT_ONCE]
+            _complete(connection, level, part, wanted, keys)
+    return [match for match, _ in matches]
 
 
-def add_computed(
-    catalog: Catalog, level: Level, matches: Sequence[Match], wanted: Collection[str]
+def _complete(
+    connection: Connection,
+    level: Level,
+    matches: Sequence[tuple[Match, RowMapping]],
+    wanted: Collection[str],
+    keys: Mapping[str, str],
 ) -> None:
-    """Add the computed keys of `level` that are wanted to each match."""
-    names = [name for name in COMPUTED_KEYS[level] if name in wanted]
-    if not names or not matches:
-        return
-    rows = [match.row for match in matches]
-    with catalog.read() as connection:
-        for name in names:
-            gathered: dict[int, list[str]] = {}
-            for row, value in connection.execute(_computed(name, rows)):
-                gathered.setdefault(row, []).append(str(value))
-            for match in matches:
-                match.values[name] = "\\".join(sorted(gathered.get(match.row, [])))
-
-
-def _computed(name: str, rows: Sequence[int]) -> Select[Any]:
-    """Return a query of (row, value): one row each for counts, several for lists of values."""
-    studies, series, instances = schema.studies.c, schema.series.c, schema.instances.c
-    joined = schema.series.join(schema.instances)
-    match name:
-        case "NumberOfPatientRelatedStudies":
-            counted = select(studies.patient, func.count())
-            return counted.where(studies.patient.in_(rows)).group_by(studies.patient)
-        case "NumberOfStudyRelatedSeries":
-            counted = select(series.study, func.count())
-            return counted.where(series.study.in_(rows)).group_by(series.study)
-        case "NumberOfStudyRelatedInstances":
-            counted = select(series.study, func.count()).select_from(joined)
-            return counted.where(series.study.in_(rows)).group_by(series.study)
-        case "NumberOfSeriesRelatedInstances":
-            counted = select(instances.series, func.count())
-            return counted.where(instances.series.in_(rows)).group_by(instances.series)
-        case "ModalitiesInStudy":
-            return select(series.study, series.modality).where(series.study.in_(rows)).distinct()
-        case _:
-            return (
-                select(series.study, distinct(instances.sop_class_uid))
-                .select_from(joined)
-                .where(series.study.in_(rows))
-            )
-
-
-def _column(keyword: str) -> Any:
-    key = KEY_BY_KEYWORD[keyword]
-    return schema.TABLE_OF_LEVEL[key.level].c[key.column]
+    """Add what is not in the columns of a match: counts, lists, sequences, availability."""
+    rows = {match.row for match, _ in matches}
+    lacking = rows_not_kept(connection, level, rows)
+    for match, _ in matches:
+        match.kept = match.row not in lacking
+    for part in LEVELS[: LEVELS.index(level) + 1]:
+        owners = {row[part] for _, row in matches}
+        for keyword in (keyword for keyword in COMPUTED_KEYS[part] if keyword in wanted):
+            values = computed(connection, keyword, owners)
+            for match, row in matches:
+                match.values[keyword] = values.get(row[part], "")
+        for sequence in (one for one in SEQUENCES if one.level == part):
+            if not {sequence.keyword, *sequence.paths}.isdisjoint(wanted):
+                items = matching_items(connection, sequence, owners, keys)
+                for match, row in matches:
+                    match.items[sequence.keyword] = items.get(row[part], [])
 
 
 def _order(level: Level) -> list[Any]:
     match level:
         case "PATIENT":
-            return [schema.patients.c.patient_name, schema.patients.c.id]
+            return [schema.patients.c.patient_name_alphabetic, schema.patients.c.id]
         case "STUDY":
             return [schema.studies.c.study_date.desc(), schema.studies.c.id]
         case "SERIES":

@@ -54,6 +54,12 @@ class Key:
         assert tag is not None  # the table below is checked by a test  # noqa: S101
         return tag
 
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """Columns that hold the value once more, in the forms in which it is matched."""
+        suffixes = {"PN": NAME_GROUPS, "DT": MOMENTS}.get(self.vr, ())
+        return tuple(f"{self.column}_{suffix}" for suffix in suffixes)
+
 
 _KEYWORDS: dict[Level, tuple[str, ...]] = {
     "PATIENT": (
@@ -109,6 +115,9 @@ _KEYWORDS: dict[Level, tuple[str, ...]] = {
 NAME_GROUPS = ("alphabetic", "ideographic", "phonetic")
 """Component groups of a person name (PS3.5 6.2.1.1); each is kept once more, folded, to match."""
 
+MOMENTS = ("first", "last")
+"""A date-time (VR DT) is kept once more as the first and last microsecond that it can mean."""
+
 
 @dataclass(frozen=True)
 class SequenceKey:
@@ -131,6 +140,11 @@ class SequenceKey:
     items: tuple[Key, ...]
     table: str
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The keys of its items as PS3.18 6.7.1.1.1 names them: ``Sequence.Attribute``."""
+        return tuple(f"{self.keyword}.{key.keyword}" for key in self.items)
+
 
 def _sequence(keyword: str, level: Level, table: str, *items: str) -> SequenceKey:
     return SequenceKey(keyword, level, tuple(Key(item, level) for item in items), table)
@@ -151,6 +165,7 @@ KEYS: tuple[Key, ...] = tuple(
     Key(keyword, level) for level, keywords in _KEYWORDS.items() for keyword in keywords
 )
 KEY_BY_KEYWORD: dict[str, Key] = {key.keyword: key for key in KEYS}
+SEQUENCE_BY_KEYWORD: dict[str, SequenceKey] = {one.keyword: one for one in SEQUENCES}
 UNIQUE_KEY: dict[Level, str] = {
     "PATIENT": "PatientID",
     "STUDY": "StudyInstanceUID",

@@ -19,6 +19,10 @@ class Lock(enum.IntEnum):
     MODELS_IN_USE = 2
     """Which models new instances are queued for. Receivers share it: without it an instance that is
     entered while a model is put to use could be queued for the others only."""
+    HIERARCHY = 3
+    """Which patients, studies and series there are, and which objects were deleted. Receivers share
+    it, who deletes or moves holds it alone: without it a series could go as empty while an object
+    is entered in it. Taken before the other two."""
 
 
 def hold(connection: Connection, lock: Lock, *, shared: bool = False) -> None:

@@ -1,33 +1,59 @@
-"""C-FIND keys as SQL conditions (PS3.4 C.2.2.2)."""
+"""C-FIND keys as SQL conditions (PS3.4 C.2.2.2): which kind of matching a key has, and sequences.
+
+A key inside a sequence is named ``Sequence.Attribute``, as in PS3.18.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, and_, func, literal, or_, select, true
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy import ColumnElement, and_, or_, select, true
 
 from cbmir_node.catalog import schema
-from cbmir_node.catalog.keys import KEY_BY_KEYWORD, Key
+from cbmir_node.catalog.keys import KEY_BY_KEYWORD, SEQUENCE_BY_KEYWORD, Key, Level, SequenceKey
+from cbmir_node.catalog.text_matching import name_condition, text_condition
+from cbmir_node.catalog.time_matching import (
+    can_be_combined,
+    combined_condition,
+    read_range,
+    time_condition,
+)
 from cbmir_node.errors import QueryError
 
-_DATE_VRS = {"DA", "TM", "DT"}
-_NO_WILDCARD_VRS = {"DA", "TM", "DT", "UI", "US", "SS", "UL", "SL", "FL", "FD", "OB", "OW", "UN"}
-_DATE = re.compile(r"\d{8}|\d{4}\.\d{2}\.\d{2}")
-_TIME = re.compile(r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?")
+MATCHED_COMPUTED_KEYS = {"ModalitiesInStudy": "Modality", "SOPClassesInStudy": "SOPClassUID"}
+"""Keys of a study that are matched in its series and instances."""
+
+_TIME_VRS = frozenset({"DA", "TM", "DT"})
+_MOST_UIDS = 10_000  # databases limit the parameters of a statement
+
+
+def level_of(keyword: str) -> Level:
+    """Return the level at which a key is matched.
+
+    Raises
+    ------
+    KeyError
+        It cannot be matched.
+    """
+    sequence = SEQUENCE_BY_KEYWORD.get(keyword.partition(".")[0])
+    if sequence is not None:
+        return sequence.level
+    return "STUDY" if keyword in MATCHED_COMPUTED_KEYS else KEY_BY_KEYWORD[keyword].level
+
+
+def is_universal(value: str) -> bool:
+    """Tell whether a key's value matches everything (PS3.4 C.2.2.2.3)."""
+    return not value.strip("* ")
 
 
 def condition(keyword: str, value: str) -> ColumnElement[bool]:
-    """Return the condition for one matching key.
+    """Return the condition for one matching key outside sequences.
 
     Parameters
     ----------
     keyword : str
-        A key of the catalogue, or ``ModalitiesInStudy`` / ``SOPClassesInStudy``.
+        A key of the catalogue, or one of `MATCHED_COMPUTED_KEYS`.
     value : str
         As sent: values joined by backslash; empty or ``*`` matches everything.
 
@@ -36,108 +62,93 @@ def condition(keyword: str, value: str) -> ColumnElement[bool]:
     QueryError
         The value does not fit the key's VR.
     """
-    if not value.strip("* "):
-        return true()
-    if keyword == "ModalitiesInStudy":
-        return _some_series("Modality", value)
-    if keyword == "SOPClassesInStudy":
-        return _some_series("SOPClassUID", value)
+    if keyword in MATCHED_COMPUTED_KEYS:
+        return true() if is_universal(value) else _in_some_series(keyword, value)
     key = KEY_BY_KEYWORD[keyword]
-    column = schema.TABLE_OF_LEVEL[key.level].c[key.column]
-    if key.vr in _DATE_VRS:
-        return _range(column, key, value)
+    return _condition(schema.TABLE_OF_LEVEL[key.level].c, key, value)
+
+
+def conditions(
+    keys: Mapping[str, str], *, combined_date_times: bool = False
+) -> ColumnElement[bool]:
+    """Return the conjunction of all keys.
+
+    Parameters
+    ----------
+    keys : mapping of str to str
+        Keyword, or path of a key inside a sequence, to value.
+    combined_date_times : bool
+        Whether ranges of a date and of its time mean one range of points in time.
+
+    Raises
+    ------
+    QueryError
+        A value does not fit its key's VR.
+    """
+    plain = {path: value for path, value in keys.items() if _sequence_of(path) is None}
+    found = list(_combined(plain)) if combined_date_times else []
+    found += [condition(keyword, value) for keyword, value in plain.items()]
+    for sequence in SEQUENCE_BY_KEYWORD.values():
+        inside = item_conditions(sequence, keys)
+        if inside:
+            owner = schema.TABLE_OF_LEVEL[sequence.level].c.id
+            items = schema.SEQUENCE_ITEMS[sequence.keyword].c
+            found.append(owner.in_(select(items.owner).where(*inside)))
+    return and_(true(), *found)
+
+
+def item_conditions(sequence: SequenceKey, keys: Mapping[str, str]) -> list[ColumnElement[bool]]:
+    """Return what one item of a sequence must fulfil; empty where any item does."""
+    columns = schema.SEQUENCE_ITEMS[sequence.keyword].c
+    asked = zip(sequence.items, (keys.get(path, "") for path in sequence.paths), strict=True)
+    return [_condition(columns, key, value) for key, value in asked if not is_universal(value)]
+
+
+def _sequence_of(path: str) -> SequenceKey | None:
+    return SEQUENCE_BY_KEYWORD.get(path.partition(".")[0])
+
+
+def _condition(columns: Any, key: Key, value: str) -> ColumnElement[bool]:
+    """Match a key in the columns of a table."""
+    if is_universal(value):
+        return true()
+    if key.vr in _TIME_VRS:
+        return time_condition(columns, key, value)
+    if key.vr == "PN":
+        groups = [columns[form] for form in key.forms]
+        return or_(*(name_condition(groups, one) for one in value.split("\\")))
     if key.vr == "UI":
-        return column.in_(value.split("\\"))
-    return or_(*(_text(column, key, item) for item in value.split("\\")))
+        column: ColumnElement[str] = columns[key.column]
+        return column.in_(_uids(key, value))
+    return or_(*(text_condition(columns[key.column], key, one) for one in value.split("\\")))
 
 
-def conditions(keys: Mapping[str, str]) -> ColumnElement[bool]:
-    """Return the conjunction of all keys."""
-    return and_(true(), *(condition(keyword, value) for keyword, value in keys.items()))
+def _uids(key: Key, value: str) -> list[str]:
+    uids = [uid.strip(" \0") for uid in value.split("\\")]
+    if len(uids) > _MOST_UIDS:
+        raise QueryError(f"{key.keyword}: at most {_MOST_UIDS} UIDs; ask in parts")
+    return uids
 
 
-def _some_series(keyword: str, value: str) -> ColumnElement[bool]:
+def _in_some_series(keyword: str, value: str) -> ColumnElement[bool]:
     """Match a study of which at least one series (or instance) has the value."""
-    query = select(schema.series.c.study).where(condition(keyword, value))
-    if KEY_BY_KEYWORD[keyword].level == "IMAGE":
+    matched = MATCHED_COMPUTED_KEYS[keyword]
+    query = select(schema.series.c.study).where(condition(matched, value))
+    if KEY_BY_KEYWORD[matched].level == "IMAGE":
         query = query.join(schema.instances, schema.instances.c.series == schema.series.c.id)
-    return schema.studies.c.id.in_(query)
+    # series and instances of its own, also where the statement around it has joined them
+    return schema.studies.c.id.in_(query.correlate(None))
 
 
-def _text(column: ColumnElement[str], key: Key, value: str) -> ColumnElement[bool]:
-    """Match text: wildcards ``*`` and ``?``; names and descriptions regardless of case."""
-    value = value.strip(" ")
-    folded = key.vr in ("PN", "LO", "LT", "ST", "SH", "UC", "UT")
-
-    # the database folds both sides: SQLite knows the case of ASCII letters only
-    def same(text: str) -> ColumnElement[bool]:
-        return func.lower(column) == func.lower(text) if folded else column == text
-
-    def like(pattern: str) -> ColumnElement[bool]:
-        if folded:
-            return func.lower(column).like(func.lower(_like_pattern(pattern)), escape="!")
-        return _SameCaseLike(column, pattern)
-
-    if key.vr in _NO_WILDCARD_VRS or not re.search(r"[*?]", value):
-        if key.vr == "PN":
-            # a name without its empty trailing components, or one writing of several
-            return or_(same(value), like(f"{value}^*"))
-        if key.keyword == "ImageType":
-            return like(f"*{value}*")
-        return same(value)
-    return like(value)
-
-
-def _like_pattern(pattern: str) -> str:
-    """Return DICOM wildcards as those of LIKE, with ``!`` before a literal one."""
-    return re.sub(r"([!%_])", r"!\1", pattern).replace("*", "%").replace("?", "_")
-
-
-class _SameCaseLike(FunctionElement[bool]):
-    """Match DICOM wildcards with regard to case, which LIKE has in PostgreSQL, not in SQLite."""
-
-    type = Boolean()
-    inherit_cache = True
-
-    def __init__(self, column: ColumnElement[str], pattern: str) -> None:
-        # GLOB shares the wildcards of DICOM and has one more, the bracket
-        glob = pattern.replace("[", "[[]")
-        super().__init__(column, literal(_like_pattern(pattern)), literal(glob))
-
-
-@compiles(_SameCaseLike)
-def _like(element: _SameCaseLike, compiler: SQLCompiler, **options: Any) -> str:
-    column, pattern, _ = element.clauses
-    return compiler.process(column.like(pattern, escape="!"), **options)
-
-
-@compiles(_SameCaseLike, "sqlite")
-def _glob(element: _SameCaseLike, compiler: SQLCompiler, **options: Any) -> str:
-    column, _, pattern = element.clauses
-    return compiler.process(column.op("GLOB")(pattern), **options)
-
-
-def _range(column: ColumnElement[str], key: Key, value: str) -> ColumnElement[bool]:
-    """Match a date or time, or a range of them, open ends included (PS3.4 C.2.2.2.5)."""
-    first, dash, last = value.partition("-")
-    bounds = [_bound(key, part.strip(), value) for part in (first, last)]
-    if not any(bounds):
-        raise QueryError(f"{key.keyword}: {value!r} is not a date or range of dates")
-    if not dash:
-        # a time given to the minute means that whole minute
-        return column.like(f"{bounds[0]}%") if key.vr == "TM" else column == bounds[0]
-    limits = [column != ""]
-    if bounds[0]:
-        limits.append(column >= bounds[0])
-    if bounds[1]:
-        limits.append(or_(column <= bounds[1], column.like(f"{bounds[1]}%")))
-    return and_(*limits)
-
-
-def _bound(key: Key, text: str, value: str) -> str:
-    pattern = _DATE if key.vr == "DA" else _TIME
-    plain = text.replace(":", "") if key.vr == "TM" else text
-    if plain and not pattern.fullmatch(plain):
-        kind = "date YYYYMMDD" if key.vr == "DA" else "time HHMMSS"
-        raise QueryError(f"{key.keyword}: {value!r} is not a {kind} or a range of them")
-    return plain.replace(".", "") if key.vr == "DA" else plain
+def _combined(keys: dict[str, str]) -> Iterator[ColumnElement[bool]]:
+    """Take the pairs of a date and a time that are ranges of one form out of `keys`."""
+    for keyword in [keyword for keyword in keys if keyword.endswith("Date")]:
+        partner = f"{keyword.removesuffix('Date')}Time"
+        if is_universal(keys[keyword]) or is_universal(keys.get(partner, "")):
+            continue
+        date, time = KEY_BY_KEYWORD[keyword], KEY_BY_KEYWORD[partner]
+        dates, times = read_range(date, keys[keyword]), read_range(time, keys[partner])
+        if can_be_combined(dates, times):
+            del keys[keyword], keys[partner]
+            columns = schema.TABLE_OF_LEVEL[date.level].c
+            yield combined_condition(columns[date.column], columns[time.column], dates, times)

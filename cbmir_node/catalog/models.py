@@ -9,13 +9,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import Connection, exists, select, update
+from sqlalchemy import Connection, exists, or_, select, update
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.locks import Lock, hold
 from cbmir_node.catalog.upsert import find_or_insert
-from cbmir_node.catalog.work_requests import request_missing_work
+from cbmir_node.catalog.work_requests import request_missing_work, waits_for_pixels
 from cbmir_node.errors import ModelError
 
 ModelState = Literal["active", "next", "installed"]
@@ -162,9 +162,10 @@ class ModelRegistry:
         """Put the next model in place of the active one when no answer is lost by it.
 
         That is when each instance with a vector of the active model has an outcome with the next
-        one: a vector, or the reason why it has none. What neither has embedded yet does not count,
-        or a steady stream of receptions would put the switch off for ever. A model that failed on
-        everything is never ready.
+        one: a vector, or the reason why it has none, which may be that its series has enough
+        others, but not that its pixels are not kept here. What neither has embedded yet does not
+        count, or a steady stream of receptions would put the switch off for ever. A model that
+        failed on everything is never ready.
 
         Parameters
         ----------
@@ -214,13 +215,14 @@ class ModelRegistry:
 def _is_behind(connection: Connection, model: int, active: int) -> bool:
     """Tell whether an instance that can be found with the active model is pending for the other.
 
+    So is one whose pixels would have to come again first.
     It is found by its vector, whatever its work state: a vector answers on until a requested new
     one replaces it.
     """
     mine, theirs = schema.work.c, schema.vectors.c
     waits = exists().where(
         mine.model == model,
-        mine.state == "pending",
+        or_(mine.state == "pending", waits_for_pixels()),
         theirs.instance == mine.instance,
         theirs.model == active,
     )

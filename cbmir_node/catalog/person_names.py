@@ -12,6 +12,7 @@ from cbmir_node.catalog.keys import NAME_GROUPS
 
 # accents of Latin, Greek and Cyrillic letters; the voicing marks of kana make other letters
 _ACCENTS = re.compile(r"[\u0300-\u036f]")
+_LONGEST_GROUP = 512  # folded, a sign can become many, and PostgreSQL indexes no long values
 _AROUND_CARET = re.compile(r" *\^ *")
 
 
@@ -24,5 +25,5 @@ def folded(text: str) -> str:
 
 def folded_groups(name: str) -> dict[str, str]:
     """Return the component groups of a name, folded, by `NAME_GROUPS`; absent ones are empty."""
-    groups = [*name.split("="), "", ""]
-    return {kind: folded(group) for kind, group in zip(NAME_GROUPS, groups, strict=False)}
+    groups = [folded(group)[:_LONGEST_GROUP] for group in [*name.split("="), "", ""]]
+    return dict(zip(NAME_GROUPS, groups, strict=False))

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from datetime import date
 
 from pydicom import Dataset
-from pydicom.datadict import dictionary_VR
+from pydicom.datadict import dictionary_VM, dictionary_VR
 from pydicom.multival import MultiValue
 
-from cbmir_node.catalog.keys import KEYS, LEVELS, Level, keys_of
+from cbmir_node.catalog.keys import KEYS, LEVELS, SEQUENCES, Key, Level, SequenceKey, keys_of
+from cbmir_node.catalog.moments import moments
+from cbmir_node.catalog.person_names import folded_groups
+from cbmir_node.catalog.representation import is_representative
 
 _AGE = re.compile(r"(\d{1,3})([DWMY])")
 _UNITS_PER_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12, "Y": 1}
-_NOT_REPRESENTATIVE = frozenset({"LOCALIZER", "SCOUT", "DERIVED"})
-_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-_LONGEST_TEXT = 1024  # no VR kept here is longer, and PostgreSQL indexes no value of several kB
+# longer than any value of the VRs kept here, and short enough for an index of PostgreSQL
+_LONGEST_VALUE = 256
+_LONGEST_LIST = 1024  # of values, which no index holds
+# a sequence that takes longer to read than an object should, and more items than anybody matches
+_LONGEST_SEQUENCE_BYTES = 1 << 16
+_MOST_ITEMS = 64
+_OLD_DATE = re.compile(r"(\d{4})\.(\d\d)\.(\d\d)")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,12}")
+_OLD_TIME = re.compile(r"\d\d:\d\d(:\d\d(\.\d+)?)?")
 
-RECORD_KEYWORDS: tuple[str, ...] = tuple(key.keyword for key in KEYS)
+RECORD_KEYWORDS: tuple[str, ...] = (
+    *(key.keyword for key in KEYS),
+    *(sequence.keyword for sequence in SEQUENCES),
+)
 """What must be read from an object to make its record."""
 
 
@@ -30,15 +43,20 @@ class InstanceRecord:
     ----------
     attributes : dict
         Per level, column name to text.
+    items : dict
+        Per sequence with items (its keyword), the columns of each item.
     identity : str
         What makes the patient one: PatientID and issuer, or the study when there is no ID.
     age_years : float or None
         PatientAge, or the time from birth to study.
     representative : bool
         Whether the image may stand for its study: no localizer, derived image or secondary capture.
+    forward_to : tuple of str
+        AE titles that the object is to be sent on to.
     """
 
     attributes: dict[Level, dict[str, str]]
+    items: dict[str, list[dict[str, str]]]
     identity: str
     age_years: float | None
     representative: bool
@@ -49,6 +67,7 @@ class InstanceRecord:
     content_sha256: str
     source: str
     received_at: float
+    forward_to: tuple[str, ...] = ()
 
     @property
     def sop_instance_uid(self) -> str:
@@ -71,6 +90,7 @@ def make_record(
     attributes = read_attributes(dataset)
     return InstanceRecord(
         attributes=attributes,
+        items=read_items(dataset),
         identity=patient_identity(attributes),
         age_years=age_in_years(
             attributes["STUDY"]["patient_age"],
@@ -92,10 +112,48 @@ def make_record(
 
 def read_attributes(dataset: Dataset) -> dict[Level, dict[str, str]]:
     """Return what the catalogue keeps of a data set: per level, column name to text."""
-    return {
-        level: {key.column: attribute_text(dataset, key.keyword) for key in keys_of(level)}
-        for level in LEVELS
-    }
+    return {level: _columns(dataset, keys_of(level)) for level in LEVELS}
+
+
+def read_items(dataset: Dataset) -> dict[str, list[dict[str, str]]]:
+    """Return what the catalogue keeps of sequences: per sequence, the columns of each item."""
+    found = {sequence.keyword: _items(dataset, sequence) for sequence in SEQUENCES}
+    return {keyword: items for keyword, items in found.items() if items}
+
+
+def value_columns(key: Key, text: str) -> dict[str, str]:
+    """Return the columns that hold a value: as it was read, and in the forms that are matched."""
+    columns = {key.column: text}
+    if key.vr == "PN":
+        columns |= zip(key.forms, folded_groups(text).values(), strict=True)
+    elif key.vr == "DT":
+        try:
+            columns |= zip(key.forms, moments(text), strict=True)
+        except ValueError:  # nothing is earlier or later than what is no date-time
+            columns |= dict.fromkeys(key.forms, "")
+    return columns
+
+
+def _columns(dataset: Dataset, keys: tuple[Key, ...]) -> dict[str, str]:
+    columns: dict[str, str] = {}
+    for key in keys:
+        text = attribute_text(dataset, key.keyword)
+        columns |= value_columns(key, text[: _longest(key.keyword)])
+    return columns
+
+
+def _items(dataset: Dataset, sequence: SequenceKey) -> list[dict[str, str]]:
+    """Return the columns of a sequence's items, without empty ones."""
+    raw = dataset.get_item(sequence.keyword)
+    value = getattr(raw, "value", None)
+    if not value or (isinstance(value, bytes) and len(value) > _LONGEST_SEQUENCE_BYTES):
+        return []
+    try:
+        items = list(dataset[sequence.keyword].value)[:_MOST_ITEMS]
+        found = [_columns(item, sequence.items) for item in items]
+    except Exception:  # pydicom raises many kinds on what is no sequence
+        return []
+    return [columns for columns in found if any(columns.values())]
 
 
 def attribute_text(dataset: Dataset, keyword: str) -> str:
@@ -116,11 +174,34 @@ def attribute_text(dataset: Dataset, keyword: str) -> str:
         text = "\\".join(str(item).strip(" \0") for item in value)
     else:
         text = str(value)
-    if dictionary_VR(keyword) == "PN":
+    vr = _vr(keyword)
+    if vr == "PN":
         text = "=".join(group.rstrip("^ ") for group in text.split("="))  # PS3.5 6.2.1.1
     # PostgreSQL stores no NUL, and no encoding knows lone surrogates
     text = text.replace("\0", "").strip(" ").encode("utf-8", "replace").decode("utf-8")
-    return text[:_LONGEST_TEXT]
+    return _written_plainly(text, vr)
+
+
+@functools.cache
+def _vr(keyword: str) -> str:
+    """Look up a VR once: it costs more than reading the value."""
+    return dictionary_VR(keyword)
+
+
+@functools.cache
+def _longest(keyword: str) -> int:
+    return _LONGEST_VALUE if dictionary_VM(keyword) == "1" else _LONGEST_LIST
+
+
+def _written_plainly(text: str, vr: str) -> str:
+    """Return a date or time without the delimiters of ACR-NEMA, an integer without zeros."""
+    if vr == "DA":
+        return _OLD_DATE.sub(r"\1\2\3", text)
+    if vr == "TM" and _OLD_TIME.fullmatch(text):
+        return text.replace(":", "")
+    if vr == "IS" and _INTEGER.fullmatch(text):
+        return str(int(text))
+    return text
 
 
 def patient_identity(attributes: dict[Level, dict[str, str]]) -> str:
@@ -162,14 +243,3 @@ def _birthday(born: date, year: int) -> date:
         return born.replace(year=year)
     except ValueError:  # February 29th
         return date(year, 3, 1)
-
-
-def is_representative(image_type: str, sop_class_uid: str) -> bool:
-    """Tell whether an image may stand for its study.
-
-    Image Type value 1 tells originals from derived images, value 3 localizers
-    (PS3.3 C.7.6.1.1.2). A secondary capture, single or multi-frame, is a picture of a screen.
-    """
-    if sop_class_uid == _SECONDARY_CAPTURE or sop_class_uid.startswith(f"{_SECONDARY_CAPTURE}."):
-        return False
-    return not _NOT_REPRESENTATIVE & set(image_type.upper().split("\\"))

@@ -9,6 +9,7 @@
                     │           │           └──< forwards       to be sent on, one row per peer
                     │           └──< request_attributes         items of a sequence
                     └──< procedure_codes                        likewise
+    resting_destinations   peers that nothing can be sent on to at the moment
     deleted_objects    SOP Instance UIDs that were deleted or rejected on purpose
     unused_files       files of the archive that are to be removed
     pulled_studies     how far `pull` has got with another PACS
@@ -34,6 +35,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 from cbmir_node.catalog.keys import NAME_GROUPS, SEQUENCES, Level, SequenceKey, keys_of
@@ -60,9 +62,7 @@ DicomText = Text().with_variant(Text(collation="C"), "postgresql")
 def _attributes(level: Level) -> list[Column[str]]:
     columns = []
     for key in keys_of(level):
-        columns.append(key.column)
-        if key.vr == "PN":
-            columns += [f"{key.column}_{group}" for group in NAME_GROUPS]
+        columns += [key.column, *key.forms]
     return [Column(name, DicomText, nullable=False, server_default="") for name in columns]
 
 
@@ -142,10 +142,24 @@ instances = Table(
     Column("has_pixels", Boolean, nullable=False),
     # False for localizers, derived images and secondary captures: they do not stand for a study
     Column("representative", Boolean, nullable=False),
+    # the first of a series in this order are embedded; NULL without pixels
+    Column("sampling_order", BigInteger),
     Column("source", Text, nullable=False),
     Column("received_at", Float, nullable=False),
     UniqueConstraint("sop_instance_uid"),
-    Index("ix_instances_received_at", "received_at"),
+    # whether all pixels of a series are here
+    Index(
+        *("ix_instances_not_kept", "series"),
+        sqlite_where=text("path = ''"),
+        postgresql_where=text("path = ''"),
+    ),
+    Index("ix_instances_series_sampling_order", "series", "sampling_order"),
+    # what eviction walks, oldest first, and what it adds up
+    Index(
+        *("ix_instances_kept", "received_at", "size_bytes"),
+        sqlite_where=text("path != ''"),
+        postgresql_where=text("path != ''"),
+    ),
     # a replaced instance must not get the number that a worker still holds a claim on
     sqlite_autoincrement=True,
 )
@@ -232,15 +246,19 @@ deleted_objects = Table(
     # who asked for it, or the title of the rejection note
     Column("detail", Text, nullable=False, server_default=""),
     Column("deleted_at", Float, nullable=False),
+    # what is still to be removed; empty once it is, or when nothing was there
+    Column("instance", ForeignKey("instances.id", ondelete="SET NULL"), index=True),
     CheckConstraint("cause IN ('deleted', 'rejected')", name="cause"),
 )
 
-# written in the transaction that takes the file's name from its row, deleted after the file
+# written in the transaction that takes the file's name from its row, deleted after the file; also
+# before a file is written that only a later transaction names
 unused_files = Table(
     "unused_files",
     metadata,
     Column("path", Text, primary_key=True),
-    Column("since", Float, nullable=False),
+    # not to be removed before
+    Column("since", Float, nullable=False, index=True),
 )
 
 forwards = Table(
@@ -261,8 +279,18 @@ forwards = Table(
     Column("finished_at", Float),
     CheckConstraint("state IN ('pending', 'sent', 'refused', 'given_up')", name="state"),
     UniqueConstraint("instance", "destination"),
-    Index("ix_forwards_state_due_at", "state", "due_at"),
+    Index("ix_forwards_state_destination_due_at", "state", "destination", "due_at"),
     sqlite_autoincrement=True,
+)
+
+# peers that nothing can be sent to at the moment: all that waits for them is left alone until then
+resting_destinations = Table(
+    "resting_destinations",
+    metadata,
+    Column("destination", Text, primary_key=True),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("due_at", Float, nullable=False),
 )
 
 pulled_studies = Table(

@@ -6,8 +6,14 @@ from sqlalchemy import case, func, select
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
+from cbmir_node.catalog.work_requests import waits_for_pixels
 
 _work = schema.work.c
+_HAS_PIXELS_HERE = (
+    select(schema.instances.c.id)
+    .where(schema.instances.c.id == _work.instance, schema.instances.c.path != "")
+    .exists()
+)
 
 
 def count_objects(catalog: Catalog) -> dict[str, int]:
@@ -33,7 +39,7 @@ def has_instances(catalog: Catalog) -> bool:
 
 def count_states(catalog: Catalog, model: int) -> dict[str, int]:
     """Return how many instances are in each state for a model."""
-    wanted = ("pending", "embedded", "no_pixels", "failed")
+    wanted = ("pending", "embedded", "no_pixels", "failed", "skipped")
     with catalog.read() as connection:
         row = connection.execute(
             select(
@@ -50,12 +56,18 @@ def count_requested_again(catalog: Catalog, model: int) -> int:
     """Return how many instances still wait of a request for everything that was interrupted.
 
     They had an outcome before. Where another instance's outcome is older than their request, only
-    some were requested again, by a repair or because they had failed: that is 0.
+    some were requested again, by a repair or because they had failed: that is 0. Those whose pixels
+    are not kept are left out.
     """
-    waiting = (_work.model == model) & (_work.state == "pending") & _work.finished_at.is_not(None)
+    waiting = (
+        (_work.model == model)
+        & (_work.state == "pending")
+        & _work.finished_at.is_not(None)
+        & _HAS_PIXELS_HERE
+    )
     since = select(func.min(_work.requested_at)).where(waiting).scalar_subquery()
     untouched = select(func.count()).where(
-        _work.model == model, _work.state != "pending", _work.finished_at < since
+        _work.model == model, _work.state != "pending", _work.finished_at < since, _HAS_PIXELS_HERE
     )
     with catalog.read() as connection:
         if connection.execute(untouched).scalar_one():
@@ -63,10 +75,25 @@ def count_requested_again(catalog: Catalog, model: int) -> int:
         return int(connection.execute(select(func.count()).where(waiting)).scalar_one())
 
 
-def count_pending(catalog: Catalog, model: int, until: float) -> int:
-    """Return how many instances wait that were requested up to a moment, seconds since 1970."""
+def count_not_kept(catalog: Catalog, model: int) -> int:
+    """Return how many instances cannot be embedded because their pixels are not kept here."""
     query = select(func.count()).where(
-        _work.model == model, _work.state == "pending", _work.requested_at <= until
+        _work.model == model, waits_for_pixels()
+    )
+    with catalog.read() as connection:
+        return int(connection.execute(query).scalar_one())
+
+
+def count_pending(catalog: Catalog, model: int, until: float) -> int:
+    """Return how many instances wait that were requested up to a moment, seconds since 1970.
+
+    Those whose pixels are not kept are left out: nobody can embed them.
+    """
+    query = select(func.count()).where(
+        _work.model == model,
+        _work.state == "pending",
+        _work.requested_at <= until,
+        _HAS_PIXELS_HERE,
     )
     with catalog.read() as connection:
         return int(connection.execute(query).scalar_one())

@@ -15,6 +15,7 @@ from cbmir_node.catalog.candidates import CandidateConditions
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.keys import KEY_BY_KEYWORD
 from cbmir_node.catalog.matching import conditions
+from cbmir_node.catalog.series_cap import stand_in
 from cbmir_node.catalog.vectors import EMBEDDING
 
 Int64Array = npt.NDArray[np.int64]
@@ -111,6 +112,7 @@ class VectorLookup:
 
     def __init__(self, catalog: Catalog, model: int, space: str) -> None:
         self._catalog = catalog
+        self._model = model
         self._mine = (schema.vectors.c.model == model) & (schema.vectors.c.space == space)
         self._space = space
         self._predicted: Any = schema.vectors if space == EMBEDDING else _PREDICTED
@@ -130,6 +132,14 @@ class VectorLookup:
     def in_groups(self, group: Group, rows: Sequence[int]) -> Places:
         """Return the places of all vectors in these patients, studies, series or instances."""
         return self._places(_GROUP_COLUMN[group], rows)
+
+    def in_stand_ins(self, instances: Sequence[int]) -> Places:
+        """Return the places of the vectors that represent images which were left out.
+
+        These are those of the nearest embedded image of the series (see `catalog.series_cap`).
+        """
+        found = (stand_in(self._catalog, self._model, instance) for instance in instances)
+        return self.in_groups("instance", [row for row in found if row is not None])
 
     def of_vectors(self, vectors: Sequence[int]) -> Places:
         """Return the places of these vectors; those that are gone are left out."""

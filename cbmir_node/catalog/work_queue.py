@@ -21,7 +21,7 @@ from sqlalchemy import (
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
 
-WorkState = Literal["pending", "embedded", "no_pixels", "failed"]
+WorkState = Literal["pending", "embedded", "no_pixels", "failed", "skipped"]
 
 _work = schema.work.c
 
@@ -63,7 +63,10 @@ class WorkQueue:
         self._lease_s = lease_s
 
     def claim(self, model: int, limit: int) -> list[Claim]:
-        """Take up to `limit` pending instances of a model, oldest first."""
+        """Take up to `limit` pending instances of a model, oldest first.
+
+        An instance whose pixels are not kept waits until they come again.
+        """
         if not self._has_pending(model):
             return []
         now = time.time()
@@ -71,10 +74,12 @@ class WorkQueue:
         with self._catalog.write() as connection:
             candidates = (
                 select(_work.instance)
+                .join(schema.instances, schema.instances.c.id == _work.instance)
                 .where(_work.model == model, _work.state == "pending", free)
+                .where(schema.instances.c.path != "")
                 .order_by(_work.instance)
                 .limit(limit)
-                .with_for_update(skip_locked=True)
+                .with_for_update(skip_locked=True, of=schema.work)
             )
             instances = list(connection.execute(candidates).scalars())
             if not instances:
@@ -106,7 +111,9 @@ class WorkQueue:
             return (
                 connection.execute(
                     select(_work.instance)
+                    .join(schema.instances, schema.instances.c.id == _work.instance)
                     .where(_work.model == model, _work.state == "pending")
+                    .where(schema.instances.c.path != "")
                     .limit(1)
                 ).first()
                 is not None

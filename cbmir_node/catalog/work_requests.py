@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Connection, and_, insert, literal, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, insert, literal, select, update
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
@@ -14,6 +14,10 @@ from cbmir_node.catalog.upsert import insert_unless_present
 from cbmir_node.catalog.work_queue import WorkState
 
 _work = schema.work.c
+NOT_KEPT = "its pixels are not kept here: send or pull it again"
+"""Why a model that was put to use later cannot embed an instance."""
+
+_instances = schema.instances.c
 _MODELS_IN_USE = select(schema.models.c.id).where(schema.models.c.state.in_(("active", "next")))
 
 
@@ -29,36 +33,60 @@ def request_work(connection: Connection, instance: int, now: float) -> None:
 
 
 def request_missing_work(connection: Connection, model: int, now: float) -> None:
-    """Queue every instance that `model` has never been asked to embed."""
+    """Queue every instance that `model` has never been asked to embed.
+
+    One whose pixels are not kept cannot be: it has failed, until they come again. They need not,
+    where another model does without: which images of a series are embedded is the same for all.
+    """
+    kept = _instances.path != ""
+    other = schema.work.alias("other").c
+    skipped = select(other.instance).where(
+        other.instance == _instances.id, other.state == "skipped"
+    )
     missing = (
         select(
-            schema.instances.c.id,
+            _instances.id,
             literal(model),
-            literal("pending"),
+            case(
+                (kept, "pending"),
+                (skipped.exists(), "skipped"),
+                (_instances.has_pixels, "failed"),
+                else_="no_pixels",
+            ),
+            case((kept, ""), else_=NOT_KEPT),
             literal(now),
         )
         .select_from(
             schema.instances.outerjoin(
                 schema.work,
-                and_(_work.instance == schema.instances.c.id, _work.model == model),
+                and_(_work.instance == _instances.id, _work.model == model),
             )
         )
         .where(_work.instance.is_(None))
     )
     connection.execute(
-        insert(schema.work).from_select(["instance", "model", "state", "requested_at"], missing)
+        insert(schema.work).from_select(
+            ["instance", "model", "state", "reason", "requested_at"], missing
+        )
     )
 
 
+def waits_for_pixels() -> ColumnElement[bool]:
+    """Return the condition of work that cannot be done before pixels come again."""
+    return (_work.state == "failed") & (_work.reason == NOT_KEPT)
+
+
 def request_again(catalog: Catalog, model: int, states: Sequence[WorkState]) -> None:
-    """Queue all instances in these states anew.
+    """Queue all instances in these states anew, but for those whose pixels are not kept.
 
     Their vectors stay in use until the new ones replace them.
     """
     now = time.time()
     with catalog.write() as connection:
         request_missing_work(connection, model, now)
-        reset_work(connection, (_work.model == model) & _work.state.in_(list(states)), now)
+        kept = _work.instance.in_(select(_instances.id).where(_instances.path != ""))
+        which = (_work.model == model) & _work.state.in_(list(states)) & kept
+        reset_work(connection, which, now)
 
 
 def reset_work(connection: Connection, which: ColumnElement[bool], now: float) -> None:

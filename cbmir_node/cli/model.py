@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cbmir_node.catalog.models import InstalledModel
-from cbmir_node.catalog.statistics import count_objects, count_states
+from cbmir_node.catalog.statistics import count_not_kept, count_objects, count_states
 from cbmir_node.cli.options import as_json, print_json, print_table, settings_options
 from cbmir_node.config import SearchSettings, Settings
 from cbmir_node.embedding.check import ModelCheck, check_model
@@ -38,7 +38,8 @@ def list_models(settings: Settings, as_json: bool) -> None:
     """List the installed models, what each is for now and how far it is.
 
     The counts are instances: embedded ones can be found, pending ones wait, those without pixels or
-    failed never get a vector and keep no model from taking over.
+    failed never get a vector, those skipped leave it to others of a long series. None of these keep
+    a model from taking over but the failed ones whose pixels are not kept here.
     """
     stores = open_stores(settings, create=False)
     try:
@@ -58,7 +59,7 @@ def list_models(settings: Settings, as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    counts = ("embedded", "pending", "no_pixels", "failed")
+    counts = ("embedded", "pending", "no_pixels", "failed", "skipped")
     print_table(
         ["model", "sha256", *(name.replace("_", " ") for name in counts), "state"],
         [
@@ -230,6 +231,11 @@ def _outlook(stores: Stores, found: InstalledModel, *, active: bool) -> str:
         return f"{_title(found)} answers queries"
     waiting = count_states(stores.catalog, found.row)["pending"]
     when = f"when {_number(waiting, 'instance')} are embedded" if waiting else "in a moment"
+    if gone := count_not_kept(stores.catalog, found.row):
+        when = (
+            f"when {_number(gone, 'instance')} whose pixels are not kept here have come again "
+            "('cbmir-node pull', or their sender) and all are embedded"
+        )
     if not is_node_running(stores.settings.data_dir):
         return (
             f"{_title(found)} takes over {when}, by a running node: no node runs on "

@@ -24,7 +24,8 @@ def reindex(settings: Settings, failed: bool, pending: bool, restart: bool) -> N
 
     Old vectors answer queries until new ones replace them. Interrupted, the command goes on where
     it stopped when it is given again; beside a running node both share the work. What arrives
-    after the start is left to the node.
+    after the start is left to the node. Which images of a long series are embedded is decided
+    anew; what is no longer in the archive keeps its vectors.
     """
     if failed and pending:
         raise click.UsageError("--failed and --pending exclude each other")
@@ -38,7 +39,9 @@ def reindex(settings: Settings, failed: bool, pending: bool, restart: bool) -> N
             if waiting:
                 click.echo(f"resuming: {waiting} instances wait (--restart begins again)")
             else:
-                request_again(stores.catalog, model.row, ["failed", "no_pixels", "embedded"])
+                request_again(
+                    stores.catalog, model.row, ["failed", "no_pixels", "embedded", "skipped"]
+                )
         _work(stores)
         counts = count_states(stores.catalog, model.row)
     finally:

@@ -2,46 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 
 from pydicom import DataElement, Dataset
 from pydicom.datadict import dictionary_VR
 
-from cbmir_node.catalog.keys import Level
-from cbmir_node.dicom.keys import tag_of
-
-CHARACTER_SET = "ISO_IR 192"
-"""Specific Character Set of UTF-8, for what is not ASCII."""
+from cbmir_node.catalog.hierarchy import Match
+from cbmir_node.catalog.keys import SEQUENCE_BY_KEYWORD
+from cbmir_node.config import Settings
+from cbmir_node.dicom.character_sets import answer_character_set
+from cbmir_node.dicom.keys import FindKeys, tag_of
 
 _NUMBER_RANGES = {"IS": (-(2**31), 2**31 - 1), "US": (0, 65535)}
 _TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 
 
-def make_answer(
-    values: Mapping[str, str], requested: Iterable[str], level: Level, retrieve_ae_title: str
-) -> Dataset:
+def make_answer(match: Match, keys: FindKeys, settings: Settings) -> Dataset:
     """Return one response identifier.
 
     Parameters
     ----------
-    values : mapping of str to str
-        Catalogue text by keyword, several values joined by backslash.
-    requested : iterable of str
-        Keywords asked for; those without a value are answered empty.
-    level : {"PATIENT", "STUDY", "SERIES", "IMAGE"}
-        Query/Retrieve Level.
-    retrieve_ae_title : str
-        From where the objects can be retrieved.
+    match : Match
+        Catalogue text; what was asked for and has no value is answered empty.
+    keys : FindKeys
+        What was asked for, and in which character set.
+    settings : Settings
+        Names who retrieves the objects: the node, or whoever has what is not kept here.
     """
     answer = Dataset()
-    answer.QueryRetrieveLevel = level
-    answer.RetrieveAETitle = retrieve_ae_title
-    answer.InstanceAvailability = "ONLINE"
-    for keyword in requested:
-        answer.add(_element(keyword, values.get(keyword, "")))
-    if any(not value.isascii() for value in values.values()):
-        answer.SpecificCharacterSet = CHARACTER_SET
+    answer.QueryRetrieveLevel = keys.level
+    elsewhere = settings.retention.retrieve_from
+    retrieved_here = match.kept or elsewhere is None
+    answer.RetrieveAETitle = settings.dicom.ae_title if retrieved_here else elsewhere
+    answer.InstanceAvailability = "ONLINE" if match.kept or elsewhere else "UNAVAILABLE"
+    for keyword, wanted in _grouped(keys.requested).items():
+        if keyword in SEQUENCE_BY_KEYWORD:
+            items = match.items.get(keyword, [])
+            sequence = [_item(item, wanted or tuple(item)) for item in items]
+            answer.add(DataElement(tag_of(keyword), "SQ", sequence))
+        else:
+            answer.add(_element(keyword, match.values.get(keyword, "")))
+    character_set = answer_character_set(_texts(match, keys), keys.character_set)
+    if character_set:
+        answer.SpecificCharacterSet = list(character_set)
     return answer
+
+
+def _grouped(requested: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Return the elements to answer, each sequence with the keywords wanted of its items."""
+    wanted: dict[str, tuple[str, ...]] = {}
+    for path in requested:
+        keyword, _, inside = path.partition(".")
+        wanted[keyword] = (*wanted.get(keyword, ()), *([inside] if inside else []))
+    return wanted
+
+
+def _texts(match: Match, keys: FindKeys) -> Iterator[str]:
+    """Yield the text of an answer that follows Specific Character Set."""
+    for keyword, text in match.values.items():
+        if dictionary_VR(keyword) in _TEXT_VRS:
+            yield text
+    for path in keys.requested:
+        for item in match.items.get(path.partition(".")[0], []):
+            yield from item.values()
+
+
+def _item(values: Mapping[str, str], keywords: tuple[str, ...]) -> Dataset:
+    item = Dataset()
+    for keyword in keywords:
+        item.add(_element(keyword, values.get(keyword, "")))
+    return item
 
 
 def _element(keyword: str, text: str) -> DataElement:

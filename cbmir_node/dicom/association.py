@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from pydicom.uid import UID
 from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_ECHO, C_FIND, C_STORE
+from pynetdicom.dimse_primitives import C_ECHO, C_FIND, C_GET, C_MOVE, C_STORE
+from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from cbmir_node.archive.store import Archive
@@ -24,9 +27,14 @@ _REQUEST_OF_SERVICE: dict[Service, type] = {
     "verification": C_ECHO,
     "storage": C_STORE,
     "find": C_FIND,
+    "move": C_MOVE,
+    "get": C_GET,
 }
 _UNASSOCIATED_CONNECTIONS = 64
 _POLLS_PER_COLLECTION = 300  # pynetdicom collects ended associations every so many polls
+
+
+Retrieve = Callable[["AcceptedAssociation", Any, PresentationContext], None]
 
 
 class AcceptedAssociation(Association):
@@ -38,6 +46,8 @@ class AcceptedAssociation(Association):
         The node's.
     archive : Archive
         Where received objects go.
+    retrieve : Retrieve
+        Serves a C-MOVE or C-GET request, responses included.
 
     Attributes
     ----------
@@ -45,8 +55,9 @@ class AcceptedAssociation(Association):
         Chosen by the called AE title once the association is requested.
     """
 
-    def __init__(self, entity: ApplicationEntity, archive: Archive) -> None:
+    def __init__(self, entity: ApplicationEntity, archive: Archive, retrieve: Retrieve) -> None:
         super().__init__(entity, "acceptor")
+        self._retrieve = retrieve
         self.dimse = ReceivingServiceProvider(self, archive)
         self.view: View = "main"
         self._serving = False
@@ -56,6 +67,11 @@ class AcceptedAssociation(Association):
         """Whether a request is being received, waits, or is being served."""
         dimse = self.dimse
         return self._serving or dimse.message is not None or not dimse.msg_queue.empty()
+
+    def has_option(self, sop_class: str, number: int) -> bool:
+        """Tell whether an option of a SOP class was negotiated; `number` counts its byte from 0."""
+        options = self.acceptor.sop_class_extended.get(UID(sop_class), b"")
+        return bool(options[number : number + 1] == b"\x01")
 
     def wait_until_sent(self) -> None:
         """Wait until all responses have been sent and the peer has been listened to.
@@ -83,13 +99,18 @@ class AcceptedAssociation(Association):
         context = self._accepted_cx.get(context_id)
         service = service_of(str(context.abstract_syntax), self.view) if context else None
         fits = service is not None and isinstance(msg, _REQUEST_OF_SERVICE[service])
+        fits = fits and context.as_scp  # a peer with the SCP role alone is sent to
         if not (fits and msg.is_valid_request):
             _log.warning("%s does not fit its presentation context; aborted", msg.msg_type)
             self.abort()
             return
         self._serving = True
         try:
-            super()._serve_request(msg, context_id)
+            if service in ("move", "get"):
+                self.dimse.cancel_req = {}
+                self._retrieve(self, msg, context)
+            else:
+                super()._serve_request(msg, context_id)
         finally:
             self._serving = False
             data_set = getattr(msg, "DataSet", None)
@@ -105,7 +126,7 @@ class AssociationRequestHandler(RequestHandler):
     def _create_association(self) -> AcceptedAssociation:
         server: AssociationListener = self.server
         entity = self.ae
-        association = AcceptedAssociation(entity, server.archive)
+        association = AcceptedAssociation(entity, server.archive, server.retrieve)
         association._server = server
         # pynetdicom finds and counts its acceptors by this name
         association.name = f"AcceptorThread@{datetime.now():%Y%m%d%H%M%S}"
@@ -137,6 +158,8 @@ class AssociationListener(ThreadedAssociationServer):
         Where to listen.
     archive : Archive
         Where received objects go.
+    retrieve : Retrieve
+        See `AcceptedAssociation`.
     pdu_timeout_s : float
         See `BoundedSocket`.
     handlers : list
@@ -150,10 +173,12 @@ class AssociationListener(ThreadedAssociationServer):
         entity: ApplicationEntity,
         address: tuple[str, int],
         archive: Archive,
+        retrieve: Retrieve,
         pdu_timeout_s: float,
         handlers: list[Any],
     ) -> None:
         self.archive = archive
+        self.retrieve = retrieve
         self.pdu_timeout_s = pdu_timeout_s
         super().__init__(
             entity,

@@ -8,7 +8,7 @@ more than receiving an image.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal
 
 from pydicom.uid import (
@@ -23,7 +23,11 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import (
     PatientRootQueryRetrieveInformationModelFind,
+    PatientRootQueryRetrieveInformationModelGet,
+    PatientRootQueryRetrieveInformationModelMove,
     StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelGet,
+    StudyRootQueryRetrieveInformationModelMove,
     Verification,
     uid_to_service_class,
 )
@@ -33,7 +37,7 @@ from cbmir_node.dicom.private import SIMILARITY_FIND
 View = Literal["main", "similarity"]
 """What an association may ask for; the called AE title chooses it."""
 
-Service = Literal["verification", "storage", "find"]
+Service = Literal["verification", "storage", "find", "move", "get"]
 
 _FIND_CLASSES: dict[View, frozenset[str]] = {
     "main": frozenset(
@@ -46,6 +50,20 @@ _FIND_CLASSES: dict[View, frozenset[str]] = {
     "similarity": frozenset({StudyRootQueryRetrieveInformationModelFind, SIMILARITY_FIND}),
 }
 
+_RETRIEVE_CLASSES: dict[str, Service] = {
+    PatientRootQueryRetrieveInformationModelMove: "move",
+    StudyRootQueryRetrieveInformationModelMove: "move",
+    PatientRootQueryRetrieveInformationModelGet: "get",
+    StudyRootQueryRetrieveInformationModelGet: "get",
+}
+RELATIONAL_QUERIES, COMBINED_DATE_TIMES = 0, 1
+"""Options of the query SOP classes by their place in the negotiation (PS3.4 C.5.1.1)."""
+
+_OPTIONS: dict[Service, bytes] = {
+    "find": b"\x01\x01",  # the two above; no fuzzy names, no adjustment of time zones
+    "move": b"\x01",  # relational retrieval (PS3.4 C.5.2.1.1)
+    "get": b"\x01",  # likewise (C.5.3.1.1)
+}
 _STORAGE_SERVICE_CLASS = "1.2.840.10008.4.2"
 _STANDARD_ROOT = "1.2.840.10008."
 _STANDARD_STORAGE_ROOT = "1.2.840.10008.5.1.4.1.1."
@@ -69,6 +87,8 @@ def service_of(abstract_syntax: str, view: View) -> Service | None:
         return "verification"
     if abstract_syntax in _FIND_CLASSES[view]:
         return "find"
+    if abstract_syntax in _RETRIEVE_CLASSES:
+        return _RETRIEVE_CLASSES[abstract_syntax]
     if view == "main" and is_storage(abstract_syntax):
         return "storage"
     return None
@@ -122,8 +142,16 @@ def preference(transfer_syntax: str) -> int:
     return 2
 
 
+def _preference_in_sending(transfer_syntax: str) -> tuple[bool, int]:
+    """Return the rank of a transfer syntax for objects that the node sends, best first.
+
+    One is chosen before anybody knows the objects, and most can only become uncompressed.
+    """
+    return transfer_syntax not in _UNCOMPRESSED, preference(transfer_syntax)
+
+
 def supported_contexts(
-    proposed: Iterable[PresentationContext], view: View
+    proposed: Iterable[PresentationContext], view: View, receives: Collection[str] = ()
 ) -> list[PresentationContext]:
     """Return what the node supports of a proposal, transfer syntaxes in order of preference.
 
@@ -133,16 +161,20 @@ def supported_contexts(
         Of the A-ASSOCIATE-RQ.
     view : {"main", "similarity"}
         Chosen by the called AE title.
+    receives : collection of str
+        SOP classes of which the peer wants to be sent objects, with C-GET: those it proposes the
+        SCP role for (PS3.7 D.3.3.4). Both views send; only the main view is sent to.
 
     Returns
     -------
     list of PresentationContext
         One for each abstract syntax, as pynetdicom's negotiation wants them.
     """
+    sent = {uid for uid in receives if is_storage(uid)}
     offered: dict[str, list[str]] = {}
     for context in proposed:
         abstract_syntax = str(context.abstract_syntax)
-        match service_of(abstract_syntax, view):
+        match "storage" if abstract_syntax in sent else service_of(abstract_syntax, view):
             case "storage":
                 accepted = [uid for uid in context.transfer_syntax if carries_pixels(uid)]
             case None:
@@ -150,14 +182,36 @@ def supported_contexts(
             case _:
                 accepted = [uid for uid in context.transfer_syntax if uid in _UNCOMPRESSED]
         offered.setdefault(abstract_syntax, []).extend(accepted)
-    # where no transfer syntax fits, naming one that was not proposed makes the answer say so
-    return [
-        build_context(
-            abstract_syntax,
-            sorted(dict.fromkeys(transfer_syntaxes), key=preference) or [ExplicitVRLittleEndian],
-        )
-        for abstract_syntax, transfer_syntaxes in offered.items()
-    ]
+    supported = []
+    for abstract_syntax, transfer_syntaxes in offered.items():
+        rank = _preference_in_sending if abstract_syntax in sent else preference
+        ordered = sorted(dict.fromkeys(transfer_syntaxes), key=rank)
+        # where no transfer syntax fits, naming one that was not proposed makes the answer say so
+        context = build_context(abstract_syntax, ordered or [ExplicitVRLittleEndian])
+        if abstract_syntax in sent:  # the roles that the peer may have
+            context.scu_role = service_of(abstract_syntax, view) == "storage"
+            context.scp_role = True
+        supported.append(context)
+    return supported
+
+
+def accepted_options(proposed: Mapping[UID, bytes], view: View) -> dict[UID, bytes]:
+    """Return what the node grants of SOP Class Extended Negotiation (PS3.7 D.3.3.5).
+
+    Parameters
+    ----------
+    proposed : mapping of UID to bytes
+        Service class application information by SOP class, a byte for each option.
+    view : {"main", "similarity"}
+        Chosen by the called AE title.
+    """
+    granted = {}
+    for sop_class, options in proposed.items():
+        service = service_of(str(sop_class), view)
+        if service in _OPTIONS and sop_class != SIMILARITY_FIND:
+            supported = _OPTIONS[service].ljust(len(options), b"\0")
+            granted[sop_class] = bytes(a & b for a, b in zip(options, supported, strict=False))
+    return granted
 
 
 def storage_services(

@@ -17,7 +17,7 @@ from cbmir_node.catalog.keys import Level
 from cbmir_node.catalog.records import attribute_text
 from cbmir_node.config import Settings
 from cbmir_node.dicom.answers import make_answer
-from cbmir_node.dicom.contexts import View
+from cbmir_node.dicom.contexts import COMBINED_DATE_TIMES, RELATIONAL_QUERIES, View
 from cbmir_node.dicom.keys import read_keys, require_unique_keys
 from cbmir_node.dicom.private import ELEMENT_OF_FIELD, SIMILARITY_FIND
 from cbmir_node.dicom.similar import SimilarAnswers, similar_matches
@@ -101,30 +101,42 @@ class FindService:
             return self._similar(identifier, private_class=True)
         if view == "similarity" and attribute_text(identifier, "QueryRetrieveLevel") == "STUDY":
             return self._similar(identifier, private_class=False)
-        if sop_class == PatientRootQueryRetrieveInformationModelFind:
-            return self._hierarchical(identifier, _PATIENT_ROOT)
-        return self._hierarchical(identifier, _STUDY_ROOT)
+        patient_root = sop_class == PatientRootQueryRetrieveInformationModelFind
+        return self._ordinary(
+            identifier,
+            _PATIENT_ROOT if patient_root else _STUDY_ROOT,
+            relational=event.assoc.has_option(sop_class, RELATIONAL_QUERIES),
+            combined_date_times=event.assoc.has_option(sop_class, COMBINED_DATE_TIMES),
+        )
 
     def _similar(self, identifier: Dataset, *, private_class: bool) -> Iterator[Response]:
         yield from similar_matches(
-            identifier, self.catalog, self.search, self.settings.dicom, private_class=private_class
+            identifier, self.catalog, self.search, self.settings, private_class=private_class
         )
 
-    def _hierarchical(self, identifier: Dataset, levels: tuple[Level, ...]) -> Iterator[Response]:
+    def _ordinary(
+        self,
+        identifier: Dataset,
+        levels: tuple[Level, ...],
+        *,
+        relational: bool,
+        combined_date_times: bool,
+    ) -> Iterator[Response]:
         """Yield ordinary matches, newest studies first.
 
         Beyond the limit the matches so far are followed by 0xA700: the only status for it that
         PS3.4 C.4.1.1.4 gives these SOP classes (0xB001 belongs to Repository Query).
         """
-        keys = read_keys(identifier, levels)
-        require_unique_keys(keys, root=levels[0])
+        keys = read_keys(identifier, levels, relational=relational)
+        if not relational:
+            require_unique_keys(keys, root=levels[0])
         limit = self.settings.dicom.max_find_results
-        matches = find(self.catalog, keys.level, keys.matching, keys.requested, limit + 1)
+        matches = find(
+            *(self.catalog, keys.level, keys.matching, keys.requested, limit + 1),
+            combined_date_times=combined_date_times,
+        )
         for match in matches[:limit]:
-            yield (
-                int(keys.pending_status),
-                make_answer(match.values, keys.requested, keys.level, self.settings.dicom.ae_title),
-            )
+            yield int(keys.pending_status), make_answer(match, keys, self.settings)
         if len(matches) > limit:
             raise RefusedRequestError(
                 Status.OUT_OF_RESOURCES, f"more than {limit} matches; narrow the query"
@@ -157,5 +169,5 @@ def _named_key(error: Exception) -> list[int]:
     if isinstance(error, QueryError) and error.field in ELEMENT_OF_FIELD:
         return [ELEMENT_OF_FIELD[error.field].tag]
     keyword = str(error).partition(":")[0]
-    tag = tag_for_keyword(keyword)
+    tag = tag_for_keyword(keyword.partition(".")[0])
     return [] if tag is None else [tag]

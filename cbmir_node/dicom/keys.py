@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.tag import BaseTag
 
-from cbmir_node.catalog.hierarchy import COMPUTED_KEYS, supported_keys
-from cbmir_node.catalog.keys import KEY_BY_KEYWORD, LEVELS, UNIQUE_KEY, Level
+from cbmir_node.catalog.hierarchy import matched_keys, supported_keys
+from cbmir_node.catalog.keys import LEVELS, SEQUENCE_BY_KEYWORD, UNIQUE_KEY, Level
+from cbmir_node.catalog.matching import is_universal
 from cbmir_node.catalog.records import attribute_text
 from cbmir_node.dicom.statuses import RefusedRequestError, Status
 
 _NOT_KEYS = frozenset({"SpecificCharacterSet", "QueryRetrieveLevel", "TimezoneOffsetFromUTC"})
 _ALWAYS_ANSWERED = frozenset({"RetrieveAETitle", "InstanceAvailability"})
-_MATCHED_COMPUTED = frozenset({"ModalitiesInStudy", "SOPClassesInStudy"})
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,22 @@ class FindKeys:
     level : {"PATIENT", "STUDY", "SERIES", "IMAGE"}
         Query/Retrieve Level.
     matching : dict of str to str
-        Keyword to text of each supported key that restricts the answer.
+        Keyword to text of each supported key that restricts the answer; one inside a sequence is
+        named ``Sequence.Attribute``.
     requested : tuple of str
-        Keywords of all supported keys present, in the order of their tags.
+        Keywords of all supported keys present, in the order of their tags; a sequence that is
+        wanted whole by its own keyword, otherwise as in `matching`.
     has_unsupported : bool
-        Whether a standard key was asked for that is not supported at this level.
+        Whether a standard key was sent that is not matched or not returned as it asks.
+    character_set : tuple of str
+        Specific Character Set of the request; empty for the default repertoire.
     """
 
     level: Level
     matching: dict[str, str]
     requested: tuple[str, ...]
     has_unsupported: bool
+    character_set: tuple[str, ...] = ()
 
     @property
     def pending_status(self) -> Status:
@@ -46,7 +52,11 @@ class FindKeys:
 
 
 def read_keys(
-    identifier: Dataset, levels: Collection[Level], extra: Collection[str] = ()
+    identifier: Dataset,
+    levels: Collection[Level],
+    extra: Collection[str] = (),
+    *,
+    relational: bool = False,
 ) -> FindKeys:
     """Read a request's identifier; private elements are left to others.
 
@@ -58,30 +68,27 @@ def read_keys(
         Query/Retrieve Levels of the information model.
     extra : collection of str
         Keywords supported at STUDY level besides the catalogue's.
+    relational : bool
+        Whether keys of levels below the query's are matched, too (PS3.4 C.4.1.3.2.1).
 
     Raises
     ------
     RefusedRequestError
-        Query/Retrieve Level is missing or is none of `levels`.
+        Query/Retrieve Level is missing or is none of `levels`, or a sequence has several items.
     """
     level = _level(identifier, levels)
-    supported = {*_supported(level), *(extra if level == "STUDY" else ())}
+    returned = {*supported_keys(level), *(extra if level == "STUDY" else ())}
+    matched = matched_keys() if relational else matched_keys() & returned
+    matching: dict[str, str] = {}
     requested: list[str] = []
     has_unsupported = False
-    for tag in sorted(identifier.keys()):
-        keyword = keyword_for_tag(tag)
-        if tag.is_private or tag.element == 0 or keyword in _NOT_KEYS | _ALWAYS_ANSWERED:
-            continue
-        if keyword in supported:
-            requested.append(keyword)
-        else:
-            has_unsupported = True
-    matching = {}
-    for keyword in requested:
-        text = attribute_text(identifier, keyword)
-        if text.strip("* ") and _is_matched(keyword):
-            matching[keyword] = text
-    return FindKeys(level, matching, tuple(requested), has_unsupported)
+    for path, text in _sent(identifier):
+        if path in returned:
+            requested.append(path)
+        if path in matched and not is_universal(text):
+            matching[path] = text
+        has_unsupported |= path not in returned or not (path in matched or is_universal(text))
+    return FindKeys(level, matching, tuple(requested), has_unsupported, _character_set(identifier))
 
 
 def require_unique_keys(keys: FindKeys, root: Level) -> None:
@@ -106,7 +113,7 @@ def require_unique_keys(keys: FindKeys, root: Level) -> None:
 def is_definite(keyword: str, value: str) -> bool:
     """Tell whether a key's value names something, rather than matching a pattern or anything."""
     if dictionary_VR(keyword) == "UI":
-        return bool(value.strip("* "))
+        value = value.strip(" ")
     return bool(value) and not any(sign in value for sign in "*?")
 
 
@@ -129,11 +136,50 @@ def _level(identifier: Dataset, levels: Collection[Level]) -> Level:
     )
 
 
-def _supported(level: Level) -> set[str]:
-    """Return the keywords handled at `level`; what is counted is counted at its own level only."""
-    above = {name for part in LEVELS if part != level for name in COMPUTED_KEYS[part]}
-    return set(supported_keys(level)) - above
+def _sent(identifier: Dataset) -> Iterator[tuple[str, str]]:
+    """Yield path and text of each standard key sent; an unknown one has an empty path."""
+    for tag in sorted(identifier.keys()):
+        keyword = keyword_for_tag(tag)
+        if _is_ignored(tag, keyword):
+            continue
+        if keyword in SEQUENCE_BY_KEYWORD:
+            yield from _sent_inside(identifier, keyword)
+        else:
+            yield keyword, attribute_text(identifier, keyword) if keyword else ""
 
 
-def _is_matched(keyword: str) -> bool:
-    return keyword in KEY_BY_KEYWORD or keyword in _MATCHED_COMPUTED
+def _sent_inside(identifier: Dataset, keyword: str) -> Iterator[tuple[str, str]]:
+    """Yield what the one item of a sequence has, or the sequence itself (PS3.4 C.2.2.2.6)."""
+    item = _only_item(identifier, keyword)
+    inside = [tag for tag in sorted(item.keys()) if not _is_ignored(tag, keyword_for_tag(tag))]
+    if not inside:
+        yield keyword, ""
+    for tag in inside:
+        name = keyword_for_tag(tag)
+        yield f"{keyword}.{name}", attribute_text(item, name) if name else ""
+
+
+def _only_item(identifier: Dataset, keyword: str) -> Dataset:
+    try:
+        items = [*(identifier[keyword].value or ())]
+    except Exception as error:  # pydicom raises many kinds on what is no sequence
+        raise _bad_sequence(keyword, "cannot be read") from error
+    if not all(isinstance(item, Dataset) for item in items):
+        raise _bad_sequence(keyword, "is sent with another VR than SQ")
+    if len(items) > 1:
+        raise _bad_sequence(keyword, f"has {len(items)} items; a key has one")
+    return items[0] if items else Dataset()
+
+
+def _bad_sequence(keyword: str, fault: str) -> RefusedRequestError:
+    return RefusedRequestError(Status.IDENTIFIER_MISMATCH, f"{keyword} {fault}", tag_of(keyword))
+
+
+def _is_ignored(tag: BaseTag, keyword: str) -> bool:
+    """Tell whether an element is no key: private, a group length, or about the request."""
+    return tag.is_private or tag.element == 0 or keyword in _NOT_KEYS | _ALWAYS_ANSWERED
+
+
+def _character_set(identifier: Dataset) -> tuple[str, ...]:
+    text = attribute_text(identifier, "SpecificCharacterSet")
+    return tuple(part.strip(" ") for part in text.split("\\")) if text else ()

@@ -12,7 +12,7 @@ from pydicom.uid import UID
 from pynetdicom.service_class import QueryRetrieveServiceClass
 from pynetdicom.sop_class import register_uid, uid_to_service_class
 
-from cbmir_node.dicom.answers import CHARACTER_SET
+from cbmir_node.dicom.character_sets import UTF_8
 from cbmir_node.search.query import SimilarityAnswer, SimilarMatch
 
 SIMILARITY_FIND = UID("2.25.284295670403067781368888672978503516813")
@@ -151,4 +151,4 @@ def add_private_block(
             value = values[element]
             block.add_new(element.offset, element.vr, value)
             if isinstance(value, str) and not value.isascii():
-                answer.SpecificCharacterSet = CHARACTER_SET
+                answer.SpecificCharacterSet = UTF_8

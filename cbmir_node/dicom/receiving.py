@@ -11,7 +11,8 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
 
 from cbmir_node.archive.header import is_uid
-from cbmir_node.archive.store import Archive, IncomingObject
+from cbmir_node.archive.incoming import IncomingObject
+from cbmir_node.archive.store import Archive
 from cbmir_node.errors import (
     CbmirError,
     IdentifierError,
@@ -154,12 +155,14 @@ class ReceivingServiceProvider(DIMSEServiceProvider):
         context = self.assoc._accepted_cx.get(message.context_id)
         if context is None:
             raise IdentifierError("the presentation context was not accepted")
+        # with C-GET the node called the sender
+        sender = self.assoc.requestor if self.assoc.is_acceptor else self.assoc.acceptor
         incoming = self._archive.receive()
         self._unserved.add(message.data_set)
         incoming.begin(
             sop_class_uid,
             sop_instance_uid,
             str(context.transfer_syntax[0]),
-            str(self.assoc.requestor.ae_title),
+            str(sender.ae_title),
         )
         return incoming

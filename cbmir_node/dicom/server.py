@@ -15,12 +15,19 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.pdu_primitives import SOPClassCommonExtendedNegotiation
 from pynetdicom.presentation import PresentationContext
 
-from cbmir_node.archive.store import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from cbmir_node.archive.incoming import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.config import Settings
 from cbmir_node.dicom.association import AssociationListener
-from cbmir_node.dicom.contexts import View, service_of, storage_services, supported_contexts
+from cbmir_node.dicom.contexts import (
+    View,
+    accepted_options,
+    service_of,
+    storage_services,
+    supported_contexts,
+)
 from cbmir_node.dicom.find import FindService, Response
+from cbmir_node.dicom.retrieve import RetrieveService
 from cbmir_node.dicom.similar import SimilarAnswers
 from cbmir_node.dicom.statistics import Statistics
 from cbmir_node.dicom.store import store
@@ -44,7 +51,7 @@ class DicomServer:
     intake : Intake
         Where received objects go.
     catalog : Catalog
-        What ordinary queries ask.
+        What ordinary queries and retrievals ask.
     search : SimilarAnswers
         What similarity queries ask.
 
@@ -65,6 +72,7 @@ class DicomServer:
         self._settings = settings.dicom
         self._intake = intake
         self._find = FindService(settings, catalog, search, self.statistics)
+        self._retrieve = RetrieveService(settings, catalog, intake.archive, self.statistics)
         self._views: dict[str, View] = {
             settings.dicom.ae_title: "main",
             settings.dicom.similarity_ae_title: "similarity",
@@ -96,6 +104,7 @@ class DicomServer:
                 self._entity(),
                 address,
                 self._intake.archive,
+                self._retrieve.serve,
                 self._settings.pdu_timeout_s,
                 self._handlers(),
             )
@@ -154,6 +163,7 @@ class DicomServer:
         return [
             (evt.EVT_REQUESTED, self._on_requested),
             (evt.EVT_SOP_COMMON, self._on_service_classes),
+            (evt.EVT_SOP_EXTENDED, self._on_options),
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_C_FIND, self._on_find),
             (evt.EVT_ACCEPTED, lambda _: self.statistics.count_association("accepted")),
@@ -179,15 +189,26 @@ class DicomServer:
             association.kill()  # returns when the rejection has been sent
             self.statistics.count_association("rejected")
             return
-        association.acceptor.supported_contexts = supported_contexts(proposed, association.view)
+        roles = association.requestor.role_selection
+        receives = {str(uid) for uid, role in roles.items() if role.scp_role}
+        association.acceptor.supported_contexts = supported_contexts(
+            proposed, association.view, receives
+        )
 
     def _on_service_classes(self, event: Any) -> dict[UID, SOPClassCommonExtendedNegotiation]:
         association = event.assoc
         proposed = association.requestor.primitive.presentation_context_definition_list
         return storage_services(proposed, association.view)
 
+    def _on_options(self, event: Any) -> dict[UID, bytes]:
+        return accepted_options(event.app_info, event.assoc.view)
+
     def _on_store(self, event: Any) -> Dataset:
-        command = store(event.request, str(event.assoc.requestor.ae_title), self._intake)
+        request, sender = event.request, str(event.assoc.requestor.ae_title)
+        # what `pull` had sent here
+        originator = (request.MoveOriginatorApplicationEntityTitle or "").strip()
+        fetched = originator == self._settings.ae_title
+        command = store(request, sender, self._intake, fetched=fetched)
         self.statistics.count_store(command.Status)
         return command
 
@@ -199,6 +220,6 @@ class DicomServer:
 
     @staticmethod
     def _proposes_only_storage(proposed: list[PresentationContext], view: View) -> bool:
-        """Tell whether an association is for storage and no queries."""
+        """Tell whether an association is for storage, and neither for queries nor retrievals."""
         services = {service_of(str(context.abstract_syntax), view) for context in proposed}
-        return "storage" in services and "find" not in services
+        return "storage" in services and not services & {"find", "move", "get"}

@@ -13,9 +13,9 @@ from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
 
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.hierarchy import find, rows_by_number
+from cbmir_node.catalog.hierarchy import Match, find, rows_by_number
 from cbmir_node.catalog.keys import UNIQUE_KEY
-from cbmir_node.config import DicomSettings
+from cbmir_node.config import Settings
 from cbmir_node.dicom.answers import make_answer
 from cbmir_node.dicom.keys import FindKeys, is_definite, read_keys, tag_of
 from cbmir_node.dicom.private import ANSWERED, ANSWERED_WHEN_ASKED, add_private_block
@@ -54,7 +54,7 @@ def similar_matches(
     identifier: Dataset,
     catalog: Catalog,
     search: SimilarAnswers,
-    settings: DicomSettings,
+    settings: Settings,
     *,
     private_class: bool,
 ) -> Iterator[tuple[Status, Dataset]]:
@@ -103,12 +103,13 @@ def similar_matches(
         for element in (*ANSWERED, *ANSWERED_WHEN_ASKED)
         if element in private.present or (private_class and element in ANSWERED)
     ]
-    values = _values(keys, ranking, catalog)
+    described = _described(keys, ranking, catalog)
     for match in ranking.matches:
-        if match.row not in values:  # removed since it was ranked
+        if match.row not in described:  # removed since it was ranked
             continue
-        described = _with_rank(values[match.row], keys, match, settings.rank_in)
-        answer = make_answer(described, keys.requested, keys.level, settings.ae_title)
+        found = described[match.row]
+        _add_rank(found.values, keys, match, settings.dicom.rank_in)
+        answer = make_answer(found, keys, settings)
         add_private_block(answer, elements, match, ranking)
         yield keys.pending_status, answer
 
@@ -165,20 +166,17 @@ def _names_example(keys: FindKeys, keyword: str) -> bool:
     return is_definite(keyword, keys.matching.get(keyword, ""))
 
 
-def _values(
-    keys: FindKeys, ranking: SimilarityAnswer, catalog: Catalog
-) -> dict[int, dict[str, str]]:
-    """Return the requested attributes of each match, by row number."""
+def _described(keys: FindKeys, ranking: SimilarityAnswer, catalog: Catalog) -> dict[int, Match]:
+    """Return what was asked for of each answer, by row number."""
     rows = [match.row for match in ranking.matches]
-    found = rows_by_number(catalog, keys.level, rows, keys.requested)
-    values = {row: dict(match.values) for row, match in found.items()}
+    found = rows_by_number(catalog, keys.level, rows, keys.requested, keys.matching)
     wanted = [key for key in SERIES_KEYS_OF_STUDY if key in keys.requested]
     if keys.level == "STUDY" and wanted and rows:
         images = _matched_images(ranking, wanted, catalog)
         for match in ranking.matches:
-            if match.row in values:
-                values[match.row] |= images.get(match.matched_sop_instance_uid, {})
-    return values
+            if match.row in found:
+                found[match.row].values |= images.get(match.matched_sop_instance_uid, {})
+    return found
 
 
 def _matched_images(
@@ -190,11 +188,8 @@ def _matched_images(
     return {image.values.pop(unique): image.values for image in images}
 
 
-def _with_rank(
-    values: dict[str, str], keys: FindKeys, match: SimilarMatch, keyword: str
-) -> dict[str, str]:
+def _add_rank(values: dict[str, str], keys: FindKeys, match: SimilarMatch, keyword: str) -> None:
     """Put rank and similarity in front of the configured text, where it was asked for."""
-    if keyword not in keys.requested:
-        return values
-    text = f"#{match.rank} {match.similarity:.2f} {values.get(keyword, '')}".strip()
-    return {**values, keyword: text[: _LENGTH_OF_VR[dictionary_VR(keyword)]]}
+    if keyword in keys.requested:
+        text = f"#{match.rank} {match.similarity:.2f} {values.get(keyword, '')}".strip()
+        values[keyword] = text[: _LENGTH_OF_VR[dictionary_VR(keyword)]]

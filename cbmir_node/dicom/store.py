@@ -15,13 +15,14 @@ from cbmir_node.errors import (
     IdentifierError,
     InvalidObjectError,
     OutOfSpaceError,
+    RejectedObjectError,
 )
 from cbmir_node.intake import Intake
 
 _log = logging.getLogger(__name__)
 
 
-def store(request: Any, calling_ae_title: str, intake: Intake) -> Dataset:
+def store(request: Any, calling_ae_title: str, intake: Intake, *, fetched: bool = False) -> Dataset:
     """Keep the object of a C-STORE request.
 
     Parameters
@@ -32,6 +33,8 @@ def store(request: Any, calling_ae_title: str, intake: Intake) -> Dataset:
         Recorded as the object's source.
     intake : Intake
         Validates it and makes it durable.
+    fetched : bool
+        Whether the node asked for it itself, by C-MOVE or C-GET.
 
     Returns
     -------
@@ -48,6 +51,7 @@ def store(request: Any, calling_ae_title: str, intake: Intake) -> Dataset:
                 source=calling_ae_title,
                 sop_class_uid=str(request.AffectedSOPClassUID),
                 sop_instance_uid=str(request.AffectedSOPInstanceUID),
+                fetched=fetched,
             )
     except (CbmirError, OSError) as error:
         status = _status_of(error)
@@ -67,4 +71,6 @@ def _status_of(error: Exception) -> Status:
             return Status.IDENTIFIER_MISMATCH
         case OutOfSpaceError() | CatalogError() | OSError():
             return Status.OUT_OF_RESOURCES
+        case RejectedObjectError():
+            return Status.REJECTED_OBJECT
     return Status.UNABLE_TO_PROCESS

@@ -8,7 +8,7 @@ import struct
 import time
 
 from pynetdicom.association import Association
-from pynetdicom.transport import AssociationSocket
+from pynetdicom.transport import AddressInformation, AssociationSocket
 
 _HEADER = struct.Struct(">BBL")  # PDU type, reserved, length (PS3.8 section 9.3)
 _P_DATA = 0x04
@@ -39,12 +39,14 @@ class BoundedSocket(ClosingSocket):
     ----------
     association : Association
         The association it serves.
-    client : socket.socket
-        The accepted connection.
+    client : socket.socket or None
+        The accepted connection; None where the node itself is going to connect.
     max_pdu_bytes : int
         Largest P-DATA-TF PDU, as negotiated.
     pdu_timeout_s : float
         Time for a PDU to arrive completely, and for the peer to take any bytes we send, seconds.
+    address : pynetdicom.transport.AddressInformation, optional
+        Where to connect from, without a `client`.
 
     Attributes
     ----------
@@ -56,19 +58,20 @@ class BoundedSocket(ClosingSocket):
     def __init__(
         self,
         association: Association,
-        client: socket.socket,
+        client: socket.socket | None,
         max_pdu_bytes: int,
         pdu_timeout_s: float,
+        address: AddressInformation | None = None,
     ) -> None:
-        super().__init__(association, client_socket=client)
+        super().__init__(association, client_socket=client, address=address)
         self._max_pdu_bytes = max_pdu_bytes
         self._pdu_timeout_s = pdu_timeout_s
         self.polls = 0
         self._deadline = 0.0
         self._expects_body = False
         self._refused = False
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        client.settimeout(pdu_timeout_s)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.settimeout(pdu_timeout_s)
 
     @property
     def ready(self) -> bool:

@@ -54,6 +54,7 @@ def read_archive(catalog: Catalog, archive: Archive, model: InstalledModel) -> A
     left_out = {
         "not embedded yet": states["pending"],
         "not embeddable": states["failed"] + states["no_pixels"],
+        "left out of a long series": states["skipped"],
         "localizers, derived images and secondary captures": 0,
         "without Modality": 0,
         "without BodyPartExamined": 0,

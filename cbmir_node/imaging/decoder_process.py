@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import resource
 import signal
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -30,14 +31,15 @@ from cbmir_node.errors import (
     PixelError,
 )
 from cbmir_node.imaging.network_input import Preprocessing, network_input
-from cbmir_node.imaging.pictures import Picture, iterate_pictures
+from cbmir_node.imaging.pictures import Picture, iterate_pictures, pictures
+from cbmir_node.imaging.transcoding import transcode
 
 _START_TIMEOUT_S: Final = 120.0
 _ALARM_GRACE_S: Final = 2
 _EXIT_TIMEOUT_S: Final = 10
 _MIB: Final = 1 << 20
 
-_Job = tuple[Path, int, Preprocessing | None]
+_Job = tuple[Callable[..., Any], tuple[Any, ...]]
 _Answer = tuple[type[PixelError] | None, Any]
 
 
@@ -99,15 +101,23 @@ class DecoderProcess:
         DecoderUnavailableError
             No child can be started; the object is not to blame and may be tried later.
         """
-        return cast(list[NetworkInputFrame], self._ask(path, preprocessing))
+        frames_per_instance = self._settings.frames_per_instance
+        frames = self._ask(_network_inputs, path, frames_per_instance, preprocessing)
+        return cast(list[NetworkInputFrame], frames)
 
     def pictures(self, path: Path) -> list[Picture]:
         """Decode an object's chosen frames to display pictures; raises as `decode` does."""
-        return cast(list[Picture], self._ask(path, None))
+        return cast(list[Picture], self._ask(pictures, path, self._settings.frames_per_instance))
 
-    def _ask(self, path: Path, preprocessing: Preprocessing | None) -> Any:
+    def transcode(
+        self, path: Path, transfer_syntax: str, destination: Path, max_bytes: int
+    ) -> None:
+        """Write an object uncompressed, see `transcoding.transcode`; raises as `decode` does."""
+        self._ask(transcode, path, transfer_syntax, destination, max_bytes)
+
+    def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
         connection = self._start()
-        job: _Job = (path, self._settings.frames_per_instance, preprocessing)
+        job: _Job = (function, arguments)
         try:
             connection.send(job)
             if not connection.poll(self._settings.decode_timeout_s):
@@ -217,21 +227,24 @@ def _serve(connection: Connection[Any, Any], memory_mib: int, timeout_s: float) 
 
 
 def _answer(job: _Job, memory_mib: int) -> _Answer:
-    path, frames_per_instance, preprocessing = job
+    function, arguments = job
     try:
-        found = iterate_pictures(path, frames_per_instance)
-        if preprocessing is None:
-            return None, list(found)
-        return None, [
-            NetworkInputFrame(picture.frame_number, network_input(picture.pixels, preprocessing))
-            for picture in found
-        ]
+        return None, function(*arguments)
     except NoPixelsError as error:
         return NoPixelsError, str(error)
     except PixelError as error:
         return PixelError, str(error)
     except MemoryError:
         return DecoderDiedError, f"decoding needed more than {memory_mib} MiB"
+
+
+def _network_inputs(
+    path: Path, frames_per_instance: int, preprocessing: Preprocessing
+) -> list[NetworkInputFrame]:
+    return [
+        NetworkInputFrame(picture.frame_number, network_input(picture.pixels, preprocessing))
+        for picture in iterate_pictures(path, frames_per_instance)
+    ]
 
 
 def _limit_memory(memory_mib: int) -> None:

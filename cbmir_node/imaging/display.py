@@ -60,10 +60,15 @@ def _colour_picture(frame: StoredFrame, image: ImagePixel) -> Picture8:
         scaled = values.astype(np.float64) * (255 / (2**bits - 1))
         values = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
     if frame.photometric_interpretation in ("YBR_FULL", "YBR_FULL_422"):
-        # Pillow's YCbCr is the full-range matrix of C.7.6.3.1.2.
-        planes = [Image.fromarray(np.ascontiguousarray(values[..., i])) for i in range(3)]
-        return np.asarray(Image.merge("YCbCr", planes).convert("RGB"))
+        return rgb_of_ybr(values)
     return np.ascontiguousarray(values)
+
+
+def rgb_of_ybr(values: Picture8) -> Picture8:
+    """Convert YBR_FULL to RGB, uint8 [H, W, 3] both."""
+    # Pillow's YCbCr is the full-range matrix of C.7.6.3.1.2.
+    planes = [Image.fromarray(np.ascontiguousarray(values[..., i])) for i in range(3)]
+    return np.asarray(Image.merge("YCbCr", planes).convert("RGB"))
 
 
 def _grey_picture(frame: StoredFrame, dataset: Dataset, image: ImagePixel, index: int) -> Picture8:

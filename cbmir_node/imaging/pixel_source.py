@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
 import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame
+from pydicom.encaps import generate_frames, get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
@@ -28,7 +29,7 @@ _PIXEL_KEYWORDS: Final = {
     Tag(0x7FE00010): "PixelData",
 }
 _FLOAT_BITS: Final = {"FloatPixelData": 32, "DoubleFloatPixelData": 64, "PixelData": 0}
-_NATIVE: Final = frozenset(
+NATIVE: Final = frozenset(
     {
         "1.2.840.10008.1.2",
         "1.2.840.10008.1.2.1",
@@ -36,6 +37,8 @@ _NATIVE: Final = frozenset(
         "1.2.840.10008.1.2.2",
     }
 )
+"""Transfer syntaxes of uncompressed pixels."""
+
 _EXPLICIT_VRS: Final = (b"OB", b"OW", b"OF", b"OD", b"UN")
 _UNDEFINED_LENGTH: Final = 0xFFFFFFFF
 
@@ -67,10 +70,10 @@ class PixelSource:
         """
         syntax = self._element.transfer_syntax
         self._element.value.seek(self._element.position)
-        if syntax in _NATIVE:
+        if syntax in NATIVE:
             return self._native_frame(index)
         if syntax == RLE_LOSSLESS:
-            return self._pydicom_frame(index, decoding_plugin="pydicom")
+            return self._native_frame(index, decoding_plugin="pydicom")
         codestream = get_frame(
             self._element.value,
             index,
@@ -79,12 +82,35 @@ class PixelSource:
         )
         return decode_frame(codestream, syntax, self.image)
 
-    def _native_frame(self, index: int) -> StoredFrame:
-        """Decode a native frame; High Bit may put the values above the low bits (PS3.5 8.1.1)."""
+    def frames(self) -> Iterator[StoredFrame]:
+        """Decode all frames in order; raises as `frame` does.
+
+        Without an offset table, finding one frame means to go past all those before it.
+        """
+        syntax = self._element.transfer_syntax
+        if syntax in NATIVE or syntax == RLE_LOSSLESS:
+            yield from (self.frame(index) for index in range(self.image.number_of_frames))
+            return
+        self._element.value.seek(self._element.position)
+        codestreams = generate_frames(
+            self._element.value,
+            number_of_frames=self.image.number_of_frames,
+            extended_offsets=self._extended_offsets(),
+        )
+        left = self.image.number_of_frames
+        for codestream in islice(codestreams, left):
+            left -= 1
+            yield decode_frame(codestream, syntax, self.image)
+        if left:
+            raise PixelError(f"{left} of {self.image.number_of_frames} frames are missing")
+
+    def _native_frame(self, index: int, **options: Any) -> StoredFrame:
+        """Decode whole cells; High Bit may put the values above the low bits (PS3.5 8.1.1)."""
         surplus = max(0, self.image.high_bit + 1 - self.image.bits_stored)
         if self.image.high_bit >= self.image.bits_allocated:
             surplus = 0
-        frame = self._pydicom_frame(index, bits_stored=self.image.bits_stored + surplus)
+        stored = self.image.bits_stored + surplus
+        frame = self._pydicom_frame(index, bits_stored=stored, **options)
         return replace(frame, values=frame.values >> surplus) if surplus else frame
 
     def _pydicom_frame(self, index: int, **options: Any) -> StoredFrame:
@@ -134,19 +160,27 @@ class _PixelElement:
 
 
 @contextmanager
-def open_pixels(path: Path) -> Iterator[PixelSource]:
+def open_pixels(path: Path, *, pictures_only: bool = True) -> Iterator[PixelSource]:
     """Open an object for decoding; only its header is read.
+
+    Parameters
+    ----------
+    path : Path
+        A DICOM file (PS3.10), with or without preamble.
+    pictures_only : bool
+        Refuse pixels that are labels or doses.
 
     Raises
     ------
     NoPixelsError
-        It is no picture.
+        It has no pixels, or is no picture.
     PixelError
         It has no (known) transfer syntax, or its Image Pixel Module is unusable.
     """
     with path.open("rb") as file:
         dataset = dcmread(file, force=True, stop_before_pixels=True)
-        refuse_non_pictures(dataset)
+        if pictures_only:
+            refuse_non_pictures(dataset)
         syntax = dataset.file_meta.get("TransferSyntaxUID")
         if syntax == DeflatedExplicitVRLittleEndian:
             # The pixels are inside the deflated data set, so all of it has to be inflated.
@@ -157,7 +191,7 @@ def open_pixels(path: Path) -> Iterator[PixelSource]:
         if not syntax:
             raise PixelError("the file has no transfer syntax")
         image = read_image_pixel(dataset, _FLOAT_BITS[element.keyword])
-        if syntax in _NATIVE:
+        if syntax in NATIVE:
             image = _fitting(image, element.length, _remaining(element))
         yield PixelSource(dataset, image, element)
 

@@ -18,6 +18,8 @@ EXAMPLE_IMAGES = 64
 """Images that stand for one example, evenly spread over it."""
 IMAGES_PER_SERIES = 32
 """Images of one series that take part in a comparison, evenly spread over it."""
+IMAGES_PER_GROUP = 512
+"""Images of one candidate that take part, evenly spread over its series."""
 
 _OWNERS: tuple[Group, ...] = ("study", "patient")
 
@@ -118,6 +120,8 @@ def _searched(comparison: Comparison, example: Example, rows: list[int]) -> Plac
     """Return the places of an example's vectors, but for damaged ones, which are in no index."""
     group = GROUP_OF_LEVEL[example.level]
     places = comparison.lookup.in_groups(group, rows)
+    if group == "instance" and not len(places):
+        places = comparison.lookup.in_stand_ins(rows)
     usable = places.take(comparison.cache.holds(places.vector))
     if len(places) and not len(usable):
         raise NotEmbeddedError(
@@ -137,12 +141,14 @@ def standing_for(places: Places, group: Group) -> Places:
     """Choose the images that stand for each group.
 
     Localizers, derived images and secondary captures do so only where a group has nothing else;
-    of each series at most `IMAGES_PER_SERIES` take part, so that a comparison's cost is bounded.
+    of each series at most `IMAGES_PER_SERIES` take part and of each group `IMAGES_PER_GROUP`, so
+    that a comparison's cost is bounded.
     """
     groups = places.group(group)
     represented = np.unique(groups[places.representative])
     usable = np.flatnonzero(places.representative | ~np.isin(groups, represented))
-    return places.take(usable[spread(places.series[usable], IMAGES_PER_SERIES)])
+    usable = usable[spread(places.series[usable], IMAGES_PER_SERIES)]
+    return places.take(usable[spread(groups[usable], IMAGES_PER_GROUP)])
 
 
 def nearest_groups(

@@ -119,14 +119,14 @@ def spread(groups: Int64Array, most: int) -> Int64Array:
     int64 [K]
         Chosen positions, ascending.
     """
-    chosen = []
-    for group in np.unique(groups):
-        members = np.flatnonzero(groups == group)
-        if len(members) > most:
-            middle = (np.arange(most) + 0.5) * len(members) / most
-            members = members[middle.astype(np.int64)]
-        chosen.append(members)
-    return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, dtype=np.int64)
+    order = np.argsort(groups, kind="stable")
+    _, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
+    size = np.repeat(sizes, sizes)
+    place = np.arange(len(groups)) - np.repeat(starts, sizes)
+    # the middles of `most` equal parts, floor((i + 1/2) size / most): is `place` that of some i?
+    part = -(-2 * most * place // np.maximum(size, 1)) // 2
+    taken = (size <= most) | ((2 * part + 1) * size // (2 * most) == place)
+    return np.sort(order[taken]).astype(np.int64)
 
 
 def rank(similarity: Float32Array, rows: Int64Array) -> Int64Array:

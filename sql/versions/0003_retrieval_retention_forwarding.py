@@ -4,6 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from cbmir_node.catalog.person_names import folded_groups
+from cbmir_node.catalog.representation import is_representative, sampling_order
 
 revision = "0003"
 down_revision = "0002"
@@ -16,7 +17,10 @@ _NAMES = {"patients": "patient_name", "studies": "referring_physician_name"}
 _GROUPS = ("alphabetic", "ideographic", "phonetic")
 _NEW_ATTRIBUTES = {
     "series": ("performed_procedure_step_start_date", "performed_procedure_step_start_time"),
-    "instances": ("acquisition_number", "acquisition_date_time"),
+    "instances": (
+        *("acquisition_number", "acquisition_date_time"),
+        *("acquisition_date_time_first", "acquisition_date_time_last"),
+    ),
 }
 _SEQUENCES = {
     "procedure_codes": ("studies", ("code_value", "coding_scheme_designator", "code_meaning")),
@@ -45,6 +49,10 @@ _OLD_ATTRIBUTES = {
         *("content_date", "content_time"),
     ),
 }
+_NEW_TABLES = (
+    *("pulled_studies", "resting_destinations", "forwards", "unused_files", "deleted_objects"),
+    *_SEQUENCES,
+)
 _OLD_STATES = "state IN ('pending', 'embedded', 'no_pixels', 'failed')"
 _NEW_STATES = "state IN ('pending', 'embedded', 'no_pixels', 'failed', 'skipped')"
 
@@ -65,7 +73,17 @@ def upgrade() -> None:
             sa.PrimaryKeyConstraint("id", name=op.f(f"pk_{table}")),
         )
         op.create_index(op.f(f"ix_{table}_owner"), table, ["owner"])
-    op.create_index("ix_instances_received_at", "instances", ["received_at"])
+    op.create_index(
+        *("ix_instances_not_kept", "instances", ["series"]),
+        sqlite_where=sa.text("path = ''"),
+        postgresql_where=sa.text("path = ''"),
+    )
+    op.create_index(
+        *("ix_instances_kept", "instances", ["received_at", "size_bytes"]),
+        sqlite_where=sa.text("path != ''"),
+        postgresql_where=sa.text("path != ''"),
+    )
+    _order_series()
     _restate(_NEW_STATES)
     _create_deletion_tables()
     _create_forwards()
@@ -73,11 +91,14 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("pulled_studies", "forwards", "unused_files", "deleted_objects", *_SEQUENCES):
+    for table in _NEW_TABLES:
         op.drop_table(table)
     op.execute("UPDATE work SET state = 'no_pixels' WHERE state = 'skipped'")
     _restate(_OLD_STATES)
-    op.drop_index("ix_instances_received_at", "instances")
+    op.drop_index("ix_instances_kept", "instances")
+    op.drop_index("ix_instances_series_sampling_order", "instances")
+    op.drop_column("instances", "sampling_order")
+    op.drop_index("ix_instances_not_kept", "instances")
     for table, name in _NAMES.items():
         for group in _GROUPS:
             op.drop_index(f"ix_{table}_{name}_{group}", table)
@@ -115,10 +136,32 @@ def _fold_names() -> None:
     for table_name, name in _NAMES.items():
         columns = [sa.column(column) for column in ("id", name, *(f"{name}_{g}" for g in _GROUPS))]
         table = sa.table(table_name, *columns)
-        known = connection.execute(sa.select(table.c.id, table.c[name])).all()
+        named = sa.select(table.c.id, table.c[name]).where(table.c[name] != "")
+        known = connection.execute(named).all()
         for row, text in known:
             groups = {f"{name}_{group}": part for group, part in folded_groups(text).items()}
             connection.execute(sa.update(table).where(table.c.id == row).values(**groups))
+
+
+def _order_series() -> None:
+    """Say anew which images stand for a study, and in which order a series is embedded."""
+    op.add_column("instances", sa.Column("sampling_order", sa.BigInteger()))
+    op.create_index("ix_instances_series_sampling_order", "instances", ["series", "sampling_order"])
+    read = ("sop_instance_uid", "sop_class_uid", "image_type", "instance_number", "has_pixels")
+    names = ("id", *read, "representative", "sampling_order")
+    table = sa.table("instances", *(sa.column(name) for name in names))
+    connection = op.get_bind()
+    known = connection.execute(sa.select(table.c.id, *(table.c[name] for name in read))).all()
+    rows = []
+    for row in known:
+        stands = is_representative(row.image_type, row.sop_class_uid)
+        place = sampling_order(row.instance_number, row.sop_instance_uid, representative=stands)
+        place = place if row.has_pixels else None
+        rows.append({"row": row.id, "stands": stands, "place": place})
+    if rows:
+        change = sa.update(table).where(table.c.id == sa.bindparam("row"))
+        values = {"representative": sa.bindparam("stands"), "sampling_order": sa.bindparam("place")}
+        connection.execute(change.values(values), rows)
 
 
 def _restate(condition: str) -> None:
@@ -135,11 +178,19 @@ def _create_deletion_tables() -> None:
         sa.Column("cause", sa.Text(), nullable=False),
         sa.Column("detail", sa.Text(), server_default="", nullable=False),
         sa.Column("deleted_at", sa.Float(), nullable=False),
+        sa.Column("instance", _RowNumber, nullable=True),
         sa.CheckConstraint(
             "cause IN ('deleted', 'rejected')", name=op.f("ck_deleted_objects_cause")
         ),
+        sa.ForeignKeyConstraint(
+            ["instance"],
+            ["instances.id"],
+            name=op.f("fk_deleted_objects_instance"),
+            ondelete="SET NULL",
+        ),
         sa.PrimaryKeyConstraint("sop_instance_uid", name=op.f("pk_deleted_objects")),
     )
+    op.create_index(op.f("ix_deleted_objects_instance"), "deleted_objects", ["instance"])
     op.create_index(
         op.f("ix_deleted_objects_study_instance_uid"), "deleted_objects", ["study_instance_uid"]
     )
@@ -149,6 +200,7 @@ def _create_deletion_tables() -> None:
         sa.Column("since", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("path", name=op.f("pk_unused_files")),
     )
+    op.create_index(op.f("ix_unused_files_since"), "unused_files", ["since"])
 
 
 def _create_forwards() -> None:
@@ -178,7 +230,17 @@ def _create_forwards() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index(op.f("ix_forwards_instance"), "forwards", ["instance"])
-    op.create_index("ix_forwards_state_due_at", "forwards", ["state", "due_at"])
+    op.create_index(
+        "ix_forwards_state_destination_due_at", "forwards", ["state", "destination", "due_at"]
+    )
+    op.create_table(
+        "resting_destinations",
+        sa.Column("destination", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), server_default="", nullable=False),
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("due_at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("destination", name=op.f("pk_resting_destinations")),
+    )
 
 
 def _create_pulled_studies() -> None:

@@ -299,6 +299,7 @@ def test_an_old_claim_decides_nothing_about_a_replaced_instance(
         "embedded": 0,
         "no_pixels": 0,
         "failed": 0,
+        "skipped": 0,
     }
     assert count(catalog, schema.vectors) == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,7 +101,7 @@ class Node:
 
 
 @pytest.fixture
-def start_node(tmp_path: Path) -> Iterator[Callable[..., Node]]:
+def start_node(tmp_path: Path, sqlite_template: Path) -> Iterator[Callable[..., Node]]:
     """Return a function that starts a node.
 
     Keyword arguments are those of `DicomSettings`; ``sections`` holds other sections of `Settings`.
@@ -108,7 +109,9 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., Node]]:
     nodes: list[Node] = []
 
     def start(sections: dict[str, Any] | None = None, **dicom: Any) -> Node:
-        catalog = open_catalog(f"sqlite:///{tmp_path / 'catalog.sqlite'}", create=True)
+        file = tmp_path / "catalog.sqlite"
+        shutil.copy(sqlite_template, file)
+        catalog = open_catalog(f"sqlite:///{file}")
         archive = Archive(tmp_path / "archive")
         intake = Intake(archive, catalog)
         search = ScriptedSearch(catalog)

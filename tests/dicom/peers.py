@@ -49,12 +49,13 @@ def association(
     *proposals: tuple[str, Sequence[str]],
     called: str = "CBMIR",
     release: bool = True,
+    negotiation: Sequence[Any] = (),
 ) -> Iterator[Any]:
     """Associate, proposing (abstract syntax, transfer syntaxes); the block may find it rejected."""
     entity = ClientEntity("TESTER", timeout=20)
     for abstract_syntax, transfer_syntaxes in proposals:
         entity.add_requested_context(UID(abstract_syntax), [UID(uid) for uid in transfer_syntaxes])
-    opened = entity.associate("127.0.0.1", port, ae_title=called)
+    opened = entity.associate("127.0.0.1", port, ae_title=called, ext_neg=list(negotiation))
     try:
         yield opened
     finally:

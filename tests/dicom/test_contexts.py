@@ -53,9 +53,9 @@ def test_storage_sop_classes(uid: str) -> None:
         "1.2.840.10008.5.1.1.9",  # print
         "1.2.840.10008.5.1.4.31",  # worklist
         "1.2.840.10008.5.1.4.34.6.1",  # UPS push
-        "1.2.840.10008.5.1.4.1.2.2.2",  # study root MOVE
-        "1.2.840.10008.5.1.4.1.2.2.3",  # study root GET
         "1.2.840.10008.5.1.4.1.2.3.1",  # patient/study only FIND
+        "1.2.840.10008.5.1.4.1.2.3.2",  # patient/study only MOVE
+        "1.2.840.10008.5.1.4.1.2.4.3",  # composite instance root GET
         "1.2.840.10008.5.1.4.1.1.201.2",  # inventory FIND
         "1.2.840.10008.5.1.4.99",  # of some future standard, and no storage
     ],
@@ -69,6 +69,13 @@ def test_find_classes_depend_on_the_view() -> None:
     classes = (PATIENT_ROOT_FIND, STUDY_ROOT_FIND, SIMILARITY_FIND)
     assert [service_of(uid, "main") for uid in classes] == ["find", "find", "find"]
     assert [service_of(uid, "similarity") for uid in classes] == [None, "find", "find"]
+
+
+def test_retrieve_classes_do_not() -> None:
+    for root in ("1.2.840.10008.5.1.4.1.2.1", "1.2.840.10008.5.1.4.1.2.2"):
+        for view in ("main", "similarity"):
+            assert service_of(f"{root}.2", view) == "move"
+            assert service_of(f"{root}.3", view) == "get"
 
 
 @pytest.mark.parametrize("uid", [EXPLICIT_LE, JPEG_XL, DEFLATED_FRAMES, "1.2.840.10008.1.2.4.250"])
@@ -133,7 +140,7 @@ def test_unknown_title_is_rejected_for_good(node: Node) -> None:
 
 def test_nothing_else_is_accepted(node: Node) -> None:
     proposals = [
-        (uid, EXPLICIT) for uid in ("1.2.840.10008.5.1.4.1.2.2.2", "1.2.840.10008.5.1.1.9")
+        (uid, EXPLICIT) for uid in ("1.2.840.10008.5.1.4.1.2.3.2", "1.2.840.10008.5.1.1.9")
     ]
     with association(node.port, (VERIFICATION, EXPLICIT), *proposals) as opened:
         assert [context.abstract_syntax for context in opened.accepted_contexts] == [VERIFICATION]

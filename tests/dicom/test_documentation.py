@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-from cbmir_node.catalog.hierarchy import COMPUTED_KEYS
-from cbmir_node.catalog.keys import KEYS
 from cbmir_node.dicom.private import (
     ANSWERED,
     ANSWERED_WHEN_ASKED,
@@ -22,7 +20,6 @@ from cbmir_node.dicom.private_request import (
     NO_TAGS,
     SAME_TAG_VALUES,
 )
-from cbmir_node.dicom.statuses import Status
 from tests.conftest import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "dicom.md").read_text(encoding="utf-8")
@@ -65,17 +62,3 @@ def test_values_of_code_strings() -> None:
 def test_sop_class_and_creator() -> None:
     assert f"`{SIMILARITY_FIND}`" in PAGE
     assert f"`{PRIVATE_CREATOR}`" in PAGE
-
-
-def test_statuses() -> None:
-    assert [row[0] for row in cells(r"0x[0-9A-F]{4}")] == [
-        f"0x{int(status):04X}" for status in Status
-    ]
-
-
-def test_keys_of_each_level() -> None:
-    for level, computed in COMPUTED_KEYS.items():
-        (row,) = cells(rf"{level}( \(Patient Root\))?")
-        for key in KEYS:
-            assert (key.keyword in re.findall(r"\w+", row[1])) == (key.level == level)
-        assert set(computed) <= set(re.findall(r"\w+", row[2]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,15 @@ from pydicom import Dataset
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
+from pynetdicom.dimse_primitives import C_FIND
+from pynetdicom.dsutils import encode
 
+from cbmir_node.catalog.hierarchy import Match
 from cbmir_node.catalog.records import make_record
 from cbmir_node.catalog.registration import register
+from cbmir_node.config import Settings
 from cbmir_node.dicom.answers import make_answer
+from cbmir_node.dicom.keys import FindKeys
 from cbmir_node.dicom.transport import BoundedSocket
 from tests.conftest import needs_program
 from tests.dicom.conftest import Node
@@ -24,6 +30,9 @@ from tests.objects import make_object
 
 PATIENT_ROOT = "1.2.840.10008.5.1.4.1.2.1.1"
 STUDY_ROOT = "1.2.840.10008.5.1.4.1.2.2.1"
+
+LEVEL = b"\x08\x00\x52\x00CS\x06\0STUDY "
+TWO_ITEMS = [Dataset(), Dataset()]
 
 Responses = list[tuple[Dataset, Dataset | None]]
 
@@ -111,30 +120,37 @@ def test_findscu_at_every_level(node: Node, study: list[Dataset], tmp_path: Path
     assert node.server.statistics.finds == {("main", 0): 4}
 
 
+FOUND: list[tuple[dict[str, Any], set[str]]] = [
+    ({}, {"P1", "P2"}),
+    ({"PatientName": "doe*"}, {"P1"}),
+    ({"PatientName": "M*", "SpecificCharacterSet": "ISO_IR 192"}, {"P2"}),
+    ({"PatientName": "müller^ÄNNE", "SpecificCharacterSet": "ISO_IR 192"}, {"P2"}),
+    ({"StudyDate": "20200101-20201231"}, {"P2"}),
+    ({"StudyDate": "-20210101"}, {"P2"}),
+    ({"ModalitiesInStudy": "SEG"}, {"P1"}),
+    ({"StudyInstanceUID": ["1.2", "1.3"]}, set()),
+    ({"AccessionNumber": "A?"}, {"P1", "P2"}),
+    ({"PatientSex": "O"}, set()),
+    ({"StudyInstanceUID": "*"}, {"P1", "P2"}),
+    ({"StudyDescription": "head"}, set()),
+    ({"PatientName": "MULLER", "StudyDate": "20200505-20200505"}, {"P2"}),
+    ({"StudyDate": "20200506-20200504"}, set()),
+]
+
+
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-@pytest.mark.parametrize(
-    ("keys", "patients"),
-    [
-        ({}, {"P1", "P2"}),
-        ({"PatientName": "doe*"}, {"P1"}),
-        ({"PatientName": "M*", "SpecificCharacterSet": "ISO_IR 192"}, {"P2"}),
-        ({"PatientName": "müller^ÄNNE", "SpecificCharacterSet": "ISO_IR 192"}, {"P2"}),
-        ({"StudyDate": "20200101-20201231"}, {"P2"}),
-        ({"StudyDate": "-20210101"}, {"P2"}),
-        ({"ModalitiesInStudy": "SEG"}, {"P1"}),
-        ({"StudyInstanceUID": ["1.2", "1.3"]}, set()),
-        ({"AccessionNumber": "A?"}, {"P1", "P2"}),
-        ({"PatientSex": "O"}, set()),
-        ({"StudyInstanceUID": "*"}, {"P1", "P2"}),
-    ],
-)
-def test_matching(
-    node: Node, study: list[Dataset], keys: dict[str, Any], patients: set[str], syntax: str
-) -> None:
-    asked = {"QueryRetrieveLevel": "STUDY", "PatientID": "", **keys}
-    *pending, (final, _) = ask(node, syntax=syntax, **asked)
-    assert final.Status == 0x0000
-    assert {answer.PatientID for _, answer in pending if answer} == patients
+def test_matching(node: Node, study: list[Dataset], syntax: str) -> None:
+    for keys, patients in FOUND:
+        asked = {"QueryRetrieveLevel": "STUDY", "PatientID": "", **keys}
+        *pending, (final, _) = ask(node, syntax=syntax, **asked)
+        assert final.Status == 0x0000, keys
+        assert {answer.PatientID for _, answer in pending if answer} == patients, keys
+
+
+def test_a_long_list_of_uids(node: Node, study: list[Dataset]) -> None:
+    uids = [*(generate_uid() for _ in range(100)), study[0].StudyInstanceUID]
+    *pending, _ = ask(node, QueryRetrieveLevel="STUDY", StudyInstanceUID=uids)
+    assert len(pending) == 1
 
 
 def test_only_what_was_asked_for_is_returned(node: Node, study: list[Dataset]) -> None:
@@ -164,7 +180,16 @@ def test_only_what_was_asked_for_is_returned(node: Node, study: list[Dataset]) -
         (STUDY_ROOT, {"QueryRetrieveLevel": "IMAGE", "StudyInstanceUID": "1.2"}, 0x0020000E),
         (PATIENT_ROOT, {"QueryRetrieveLevel": "STUDY"}, 0x00100020),
         (PATIENT_ROOT, {"QueryRetrieveLevel": "STUDY", "PatientID": "P*"}, 0x00100020),
+        (STUDY_ROOT, {"QueryRetrieveLevel": "SERIES", "StudyInstanceUID": "1.2.*"}, 0x0020000D),
+        (PATIENT_ROOT, {"QueryRetrieveLevel": "STUDY", "PatientID": ["P1", "P2"]}, 0x00100020),
+        (PATIENT_ROOT, {"QueryRetrieveLevel": "IMAGE", "PatientID": "P1"}, 0x0020000D),
         (STUDY_ROOT, {"QueryRetrieveLevel": "STUDY", "StudyDate": "yesterday"}, 0x00080020),
+        (STUDY_ROOT, {"QueryRetrieveLevel": "STUDY", "StudyDate": "20241301-"}, 0x00080020),
+        (STUDY_ROOT, {"QueryRetrieveLevel": "STUDY", "StudyTime": "1000-2500"}, 0x00080030),
+        (
+            *(STUDY_ROOT, {"QueryRetrieveLevel": "STUDY", "ProcedureCodeSequence": TWO_ITEMS}),
+            0x00081032,
+        ),
         (STUDY_ROOT, {"QueryRetrieveLevel": "STUDY", "StudyTime": "25 o'clock"}, 0x00080030),
     ],
 )
@@ -178,14 +203,24 @@ def test_malformed_requests(node: Node, model: str, keys: dict[str, Any], offend
 
 
 def test_unsupported_keys_are_said_to_be(node: Node, study: list[Dataset]) -> None:
-    sequence = Dataset()
-    sequence.CodeValue = "T-D1100"
-    (status, answer), _ = ask(
-        node, QueryRetrieveLevel="STUDY", PatientID="P1", ProcedureCodeSequence=[sequence]
-    )
-    assert status.Status == 0xFF01
-    assert answer is not None
-    assert "ProcedureCodeSequence" not in answer
+    cases: list[tuple[dict[str, Any], int]] = [
+        ({"StudyDescription": "Head", "StudyDate": "20240102"}, 0xFF00),
+        ({"NumberOfStudyRelatedInstances": "", "ModalitiesInStudy": "CT"}, 0xFF00),
+        ({"TimezoneOffsetFromUTC": "+0100", "RetrieveAETitle": ""}, 0xFF00),
+        ({"PatientWeight": ""}, 0xFF01),
+        ({"NumberOfStudyRelatedInstances": "3"}, 0xFF01),  # counted, but not matched
+        ({"Modality": "MR"}, 0xFF01),  # of a level below, and not negotiated
+        ({"SeriesInstanceUID": "1.2.3"}, 0xFF01),
+        ({"ReferencedStudySequence": []}, 0xFF01),
+    ]
+    unsupported = {"PatientWeight", "Modality", "SeriesInstanceUID", "ReferencedStudySequence"}
+    for keys, status in cases:
+        asked = {"QueryRetrieveLevel": "STUDY", "PatientID": "P1", **keys}
+        (pending, answer), (final, _) = ask(node, **asked)
+        assert (pending.Status, final.Status) == (status, 0x0000), keys
+        assert answer is not None
+        returned = {element.keyword for element in answer}
+        assert returned.isdisjoint({*unsupported, "TimezoneOffsetFromUTC"}), keys
 
 
 def test_private_and_group_length_elements_are_ignored(node: Node, study: list[Dataset]) -> None:
@@ -221,29 +256,51 @@ def test_bad_stored_values_do_not_break_an_answer() -> None:
         "PatientName": "☃^\ud800".encode("utf-8", "replace").decode(),
         "ImageType": "ORIGINAL\\PRIMARY",
     }
-    answer = make_answer(values, values, "IMAGE", "CBMIR")
+    keys = FindKeys("IMAGE", {}, tuple(values), has_unsupported=False)
+    answer = make_answer(Match(1, values), keys, Settings())
     assert answer.InstanceNumber is None
     assert answer.Rows is None
     assert answer.NumberOfFrames == 3
     assert answer.ImageType == ["ORIGINAL", "PRIMARY"]
-    from pynetdicom.dsutils import encode
-
     for implicit in (True, False):
         assert encode(answer, implicit, is_little_endian=True)
 
 
-def test_identifier_that_cannot_be_read(node: Node) -> None:
-    from io import BytesIO
+def test_a_key_sent_twice_does_no_harm(node: Node, study: list[Dataset]) -> None:
+    """PS3.5 7.1 forbids it; the later one counts."""
 
-    from pynetdicom.dimse_primitives import C_FIND
+    def bytes_of(**keys: str) -> bytes:
+        identifier = Dataset()
+        for keyword, value in keys.items():
+            setattr(identifier, keyword, value)
+        return encode(identifier, is_implicit_vr=False, is_little_endian=True) or b""
 
+    body = bytes_of(QueryRetrieveLevel="STUDY", PatientID="P1") + bytes_of(PatientID="P2")
+    with association(node.port, (STUDY_ROOT, EXPLICIT)) as opened, unheard(opened):
+        opened.dimse.send_msg(find_request(body), opened.accepted_contexts[0].context_id)
+        statuses = [opened.dimse.get_msg(block=True)[1].Status for _ in range(2)]
+    assert statuses == [0xFF00, 0x0000]
+
+
+def find_request(body: bytes) -> C_FIND:
     request = C_FIND()
     request.MessageID = 1
     request.AffectedSOPClassUID = STUDY_ROOT
     request.Priority = 0
-    request.Identifier = BytesIO(b"\x08\x00\x52\x00SQ\0\0\xff\xff\xff\xff garbage" * 3)
+    request.Identifier = BytesIO(body)
+    return request
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\x08\x00\x52\x00SQ\0\0\xff\xff\xff\xff garbage" * 3,
+        LEVEL + b"\x08\x00\x32\x10LO\x04\0text",  # where a sequence belongs
+    ],
+)
+def test_identifier_that_cannot_be_read(node: Node, body: bytes) -> None:
     with association(node.port, (STUDY_ROOT, EXPLICIT)) as opened, unheard(opened):
-        opened.dimse.send_msg(request, opened.accepted_contexts[0].context_id)
+        opened.dimse.send_msg(find_request(body), opened.accepted_contexts[0].context_id)
         _, response = opened.dimse.get_msg(block=True)
     assert response.Status in (0xC000, 0xA900)
     assert response.ErrorComment

@@ -58,17 +58,10 @@ class RunningNode:
             time.sleep(0.1)
 
     def get(self, path: str) -> tuple[int, str]:
-        url = f"http://127.0.0.1:{self.http_port}{path}"
-        try:
-            with urllib.request.urlopen(url, timeout=20) as response:
-                return response.status, response.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
+        return get(self.http_port, path)
 
     def metric(self, name: str) -> float:
-        """Return a value of the metrics page by its name with its labels."""
-        values = dict(line.rsplit(" ", 1) for line in self.get("/metrics")[1].splitlines())
-        return float(values[name])
+        return metric(self.http_port, name)
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return run_cli(self.data_dir, *arguments)
@@ -96,6 +89,21 @@ class RunningNode:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(30)
+
+
+def get(http_port: int, path: str) -> tuple[int, str]:
+    """Return status and body of what a node's HTTP port answers."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{http_port}{path}", timeout=20) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def metric(http_port: int, name: str) -> float:
+    """Return a value of the metrics page by its name with its labels."""
+    values = dict(line.rsplit(" ", 1) for line in get(http_port, "/metrics")[1].splitlines())
+    return float(values[name])
 
 
 def run_cli(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,26 +1,21 @@
-"""The other side of a running node: DCMTK's senders and askers, and an Orthanc."""
+"""The other side of a running node: DCMTK's senders and askers, and Orthanc's REST API."""
 
 from __future__ import annotations
 
-import contextlib
+import io
 import json
-import os
-import signal
 import subprocess
-import time
 import urllib.request
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 
 from cbmir_node.dicom.private import PRIVATE_CREATOR, SIMILARITY
-from tests.conftest import free_port
 from tests.dicom.peers import findscu
 
 STORE_TIMEOUT_S = 300
-ORTHANC_START_TIMEOUT_S = 60
 # DCMTK does not know our elements by name
 SIMILARITY_KEYS = (
     f"({SIMILARITY.tag >> 16:04x},0010)={PRIVATE_CREATOR}",
@@ -57,101 +52,34 @@ def similarities(answers: list[Dataset]) -> list[float]:
     return [float(answer[SIMILARITY.tag].value) for answer in answers]
 
 
+@dataclass(frozen=True)
 class Orthanc:
-    """An Orthanc of our own on free ports of loopback that knows the node as two modalities.
+    """The REST API of an Orthanc on loopback."""
 
-    Parameters
-    ----------
-    folder : Path
-        For its configuration, its storage and its log.
-    node_port : int
-        DICOM port of the node.
-    """
-
-    def __init__(self, folder: Path, node_port: int) -> None:
-        self.http_port = free_port()
-        self._log_file = folder / "orthanc.log"
-        settings = {
-            "Name": "viewer",
-            "StorageDirectory": str(folder / "storage"),
-            "IndexDirectory": str(folder / "storage"),
-            "HttpPort": self.http_port,
-            "HttpBindAddresses": ["127.0.0.1"],
-            "DicomPort": free_port(),
-            "DicomAet": "ORTHANC",
-            "RemoteAccessAllowed": False,
-            "AuthenticationEnabled": False,
-            "DicomServerEnabled": False,
-            "DicomModalities": {
-                "similar": ["CBMIR_SIM", "127.0.0.1", node_port],
-                "cbmir": ["CBMIR", "127.0.0.1", node_port],
-            },
-            "Plugins": [],
-        }
-        configuration = folder / "orthanc.json"
-        configuration.write_text(json.dumps(settings))
-        with self._log_file.open("wb") as log:
-            self._process = subprocess.Popen(
-                ["Orthanc", str(configuration)],
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                cwd=folder,
-                start_new_session=True,
-            )
-        try:
-            self._wait_until_up()
-        except BaseException:
-            self.stop()
-            raise
-
-    def _wait_until_up(self) -> None:
-        deadline = time.monotonic() + ORTHANC_START_TIMEOUT_S
-        while True:
-            with contextlib.suppress(OSError):
-                self.get("/system")
-                return
-            log = self._log_file.read_text(errors="replace")
-            assert self._process.poll() is None, f"Orthanc ended:\n{log}"
-            assert time.monotonic() < deadline, f"Orthanc does not answer:\n{log}"
-            time.sleep(0.1)
+    http_port: int
 
     def get(self, path: str) -> Any:
-        """Return what a GET of the REST API answers."""
-        return self._ask(path, None)
+        """Return what a GET answers."""
+        return json.loads(self._ask(path, None))
 
     def post(self, path: str, body: object) -> Any:
-        """Return what a POST of the REST API answers; bytes are sent as they are."""
-        return self._ask(path, body if isinstance(body, bytes) else json.dumps(body).encode())
+        """Return what a POST of JSON answers."""
+        return json.loads(self._ask(path, json.dumps(body).encode()))
 
-    def _ask(self, path: str, body: bytes | None) -> Any:
+    def _ask(self, path: str, body: bytes | None) -> bytes:
         request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}{path}", data=body)
         with urllib.request.urlopen(request, timeout=60) as response:
-            return json.loads(response.read())
+            return bytes(response.read())
 
     def answers(self, query: str) -> list[dict[str, Any]]:
         """Return the answers of a remote query, in their order."""
-        numbers = self.get(f"/queries/{query}/answers")
+        found: list[dict[str, Any]] = self.get(f"/queries/{query}/answers?expand&simplify")
+        return found
+
+    def files_of(self, study_instance_uid: str) -> list[Dataset]:
+        """Return the objects that it has of a study."""
+        wanted = {"Level": "Instance", "Query": {"StudyInstanceUID": study_instance_uid}}
         return [
-            self.get(f"/queries/{query}/answers/{number}/content?simplify") for number in numbers
+            dcmread(io.BytesIO(self._ask(f"/instances/{one}/file", None)))
+            for one in self.post("/tools/find", wanted)
         ]
-
-    def stop(self) -> None:
-        """End Orthanc and whatever it started."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGTERM)
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(20)
-
-
-@contextlib.contextmanager
-def running_orthanc(folder: Path, node_port: int) -> Iterator[Orthanc]:
-    """Run an Orthanc that ends with the block."""
-    orthanc = Orthanc(folder, node_port)
-    try:
-        yield orthanc
-    finally:
-        orthanc.stop()

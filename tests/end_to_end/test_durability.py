@@ -349,10 +349,10 @@ def test_an_unexpected_error_fails_its_object_and_nothing_else(
     good, bad = make_object(), make_object()
     original = group_commit.register
 
-    def register(connection: Connection, record: object, duplicates: object) -> object:
+    def register(connection: Connection, record: object, *rules: object) -> object:
         if record.sop_instance_uid == bad.SOPInstanceUID:  # type: ignore[attr-defined]
             raise ValueError("nobody thought of this")
-        return original(connection, record, duplicates)  # type: ignore[arg-type]
+        return original(connection, record, *rules)  # type: ignore[arg-type]
 
     monkeypatch.setattr(group_commit, "register", register)
     with pytest.raises(CatalogError, match="nobody thought of this"):

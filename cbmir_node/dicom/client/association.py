@@ -10,9 +10,11 @@ from typing import Any
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.presentation import PresentationContext
 
-from cbmir_node.dicom.transport import ClosingSocket
-from cbmir_node.errors import PeerRefusedError, PeerUnreachableError
+from cbmir_node.dicom.transport import BoundedSocket
+from cbmir_node.errors import NothingAcceptedError, PeerRefusedError, PeerUnreachableError
 
+_MAX_PDU_BYTES = 131072
+_LONGEST_OPENING_S = 30.0
 _REJECTED_FOR_NOW = 0x02  # A-ASSOCIATE-RJ, Result "rejected transient" (PS3.8 9.3.4)
 
 
@@ -36,18 +38,21 @@ class ClientEntity(ApplicationEntity):
     ae_title : str
         Our own title.
     timeout : float
-        For each step of an association, seconds.
+        For each step of an association, seconds; opening and ending it have 30 at most.
     """
 
     def __init__(self, ae_title: str, timeout: float) -> None:
         super().__init__(ae_title=ae_title)
-        self.connection_timeout = timeout
-        self.acse_timeout = timeout
+        self.maximum_pdu_size = _MAX_PDU_BYTES
+        self.connection_timeout = min(timeout, _LONGEST_OPENING_S)
+        self.acse_timeout = min(timeout, _LONGEST_OPENING_S)
         self.dimse_timeout = timeout
         self.network_timeout = timeout
 
-    def _create_socket(self, assoc: Any, address: Any, tls_args: Any) -> ClosingSocket:
-        client = ClosingSocket(assoc, address=address)
+    def _create_socket(self, assoc: Any, address: Any, tls_args: Any) -> BoundedSocket:
+        client = BoundedSocket(
+            assoc, None, self.maximum_pdu_size, self.network_timeout, address=address
+        )
         client.tls_args = tls_args
         return client
 
@@ -88,6 +93,8 @@ def association(
     ------
     PeerUnreachableError
         The peer does not answer, or has no place for us now.
+    NothingAcceptedError
+        It accepts none of the contexts.
     PeerRefusedError
         It rejects us for good.
     """
@@ -96,6 +103,7 @@ def association(
         opened = entity.associate(
             *(peer.host, peer.port, list(contexts)),
             ae_title=peer.ae_title,
+            max_pdu=entity.maximum_pdu_size,
             evt_handlers=list(handlers),
             ext_neg=list(negotiation),
         )
@@ -107,6 +115,10 @@ def association(
         answer = opened.acceptor.primitive
         kind = PeerUnreachableError if answer.result == _REJECTED_FOR_NOW else PeerRefusedError
         raise kind(f"{peer} rejects the association: {answer.reason_str}; check the AE titles")
+    if opened.rejected_contexts and not opened.accepted_contexts:
+        raise NothingAcceptedError(
+            f"{peer} accepts none of the services proposed; check what it offers this AE title"
+        )
     if not opened.is_established:
         raise PeerUnreachableError(f"{peer} does not answer; check host and port, and that it runs")
     try:

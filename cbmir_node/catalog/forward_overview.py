@@ -1,0 +1,158 @@
+"""The queue of objects to be sent on, as an administrator sees and changes it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+from sqlalchemy import ColumnElement, case, delete, func, select, update
+
+from cbmir_node.catalog import schema
+from cbmir_node.catalog.database import Catalog
+from cbmir_node.catalog.forward_queue import ForwardState
+from cbmir_node.catalog.resting_destinations import wake_destination
+
+FORWARD_STATES: tuple[ForwardState, ...] = get_args(ForwardState)
+
+_forwards = schema.forwards.c
+_resting = schema.resting_destinations.c
+
+
+@dataclass(frozen=True)
+class ForwardedStudy:
+    """Objects of one study with the same destination, state and reason.
+
+    Attributes
+    ----------
+    objects : int
+        How many.
+    attempts : int
+        Tries of the one that was tried most often.
+    requested_at : float
+        When the first of them arrived, seconds since 1970.
+    due_at : float or None
+        When the next of them is tried; None where none is.
+    """
+
+    destination: str
+    study_instance_uid: str
+    state: ForwardState
+    objects: int
+    attempts: int
+    requested_at: float
+    due_at: float | None
+    reason: str
+
+
+def forwarded_studies(
+    catalog: Catalog, states: Sequence[ForwardState], destination: str | None, limit: int
+) -> list[ForwardedStudy]:
+    """Return what is queued, oldest first, at most `limit` studies.
+
+    What waits for a destination that cannot be reached has that as its reason.
+    """
+    reason = case(
+        (_forwards.state != "pending", _forwards.reason),
+        else_=func.coalesce(_resting.reason, _forwards.reason),
+    )
+    due = case(
+        (_forwards.due_at > func.coalesce(_resting.due_at, 0), _forwards.due_at),
+        else_=_resting.due_at,
+    )
+    rested = _resting.destination == _forwards.destination
+    query = (
+        select(
+            _forwards.destination,
+            schema.studies.c.study_instance_uid,
+            _forwards.state,
+            func.count().label("objects"),
+            func.max(_forwards.attempts).label("attempts"),
+            func.min(_forwards.requested_at).label("requested_at"),
+            func.min(due).label("due_at"),
+            reason.label("reason"),
+        )
+        .select_from(
+            schema.forwards.join(schema.instances)
+            .join(schema.series)
+            .join(schema.studies)
+            .outerjoin(schema.resting_destinations, rested)
+        )
+        .where(_forwards.state.in_(states))
+        .group_by(
+            _forwards.destination, schema.studies.c.study_instance_uid, _forwards.state, reason
+        )
+        .order_by(func.min(_forwards.requested_at))
+        .limit(limit)
+    )
+    if destination is not None:
+        query = query.where(_forwards.destination == destination)
+    with catalog.read() as connection:
+        found = connection.execute(query).all()
+    return [
+        ForwardedStudy(
+            *(row.destination, row.study_instance_uid, row.state, row.objects, row.attempts),
+            requested_at=row.requested_at,
+            due_at=row.due_at if row.state == "pending" else None,
+            reason=row.reason,
+        )
+        for row in found
+    ]
+
+
+def count_forwards(catalog: Catalog) -> dict[str, int]:
+    """Return how many objects are in each state of being sent on."""
+    query = select(_forwards.state, func.count()).group_by(_forwards.state)
+    with catalog.read() as connection:
+        found = {row[0]: int(row[1]) for row in connection.execute(query)}
+    return {state: found.get(state, 0) for state in FORWARD_STATES}
+
+
+def retry_forwards(catalog: Catalog, destination: str | None, *, refused: bool) -> int:
+    """Let all that waits or was given up be tried at once, on request also what was refused.
+
+    Returns
+    -------
+    int
+        How many objects.
+    """
+    now = time.time()
+    states = ["given_up", "refused"] if refused else ["given_up"]
+    again = {"state": "pending", "reason": "", "attempts": 0, "requested_at": now, "due_at": now}
+    with catalog.write() as connection:
+        ended = connection.execute(
+            update(schema.forwards)
+            .where(_forwards.state.in_(states), *_to(destination))
+            .values(**again, finished_at=None)
+        ).rowcount
+        waiting = connection.execute(
+            update(schema.forwards)
+            .where(_forwards.state == "pending", _forwards.due_at != now, *_to(destination))
+            .values(due_at=now)
+        ).rowcount
+    wake_destination(catalog, destination)
+    return int(ended + waiting)
+
+
+def cancel_forwards(
+    catalog: Catalog,
+    destination: str,
+    states: Sequence[ForwardState],
+    study_instance_uid: str | None = None,
+) -> int:
+    """Take objects out of the queue; return how many."""
+    which = [*_to(destination), _forwards.state.in_(states)]
+    if study_instance_uid is not None:
+        members = (
+            select(schema.instances.c.id)
+            .select_from(schema.instances.join(schema.series).join(schema.studies))
+            .where(schema.studies.c.study_instance_uid == study_instance_uid)
+        )
+        which.append(_forwards.instance.in_(members))
+    with catalog.write() as connection:
+        return int(connection.execute(delete(schema.forwards).where(*which)).rowcount)
+
+
+def _to(destination: str | None) -> list[ColumnElement[bool]]:
+    return [] if destination is None else [_forwards.destination == destination]

@@ -1,0 +1,294 @@
+"""``cbmir-node pull``."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import date, datetime
+from typing import Literal
+from urllib.parse import urlsplit
+
+import click
+
+from cbmir_node.backfill.dimse import DimsePacs
+from cbmir_node.backfill.pace import Hours, Pace
+from cbmir_node.backfill.pacs import ListedStudy, OtherPacs
+from cbmir_node.backfill.patience import PatientPacs
+from cbmir_node.backfill.plans import MissingImages, MissingPixels
+from cbmir_node.backfill.pull import Progress, Pull
+from cbmir_node.backfill.walk import Selection, StudyWalk
+from cbmir_node.catalog.pulls import studies_without_pixels
+from cbmir_node.cli.addresses import peer_named
+from cbmir_node.cli.options import as_json, print_json, settings_options
+from cbmir_node.cli.ranges import dates
+from cbmir_node.config import Settings
+from cbmir_node.errors import ConfigurationError, MissingPackageError
+from cbmir_node.intake import Intake
+from cbmir_node.node import is_node_running, open_intake
+from cbmir_node.stores import Stores, open_stores
+
+_INTERRUPTED = 130
+_SHOWN_EVERY_S = 0.2
+
+
+def _hours(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Hours | None:
+    if text is None:
+        return None
+    try:
+        begin, end = (datetime.strptime(part.strip(), "%H:%M").time() for part in text.split("-"))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a time of day such as 19:00-06:00") from None
+    if begin == end:
+        raise click.BadParameter(f"{text!r} begins when it ends")
+    return Hours(begin, end)
+
+
+def _listed(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, ...]:
+    return tuple(part.strip().upper() for part in text.split(",") if part.strip())
+
+
+@click.command(short_help="Fill the node from an existing PACS.")
+@click.argument("source", metavar="AE@HOST:PORT|URL")
+@click.option(
+    "--study-date", metavar="FROM-TO", callback=dates, help="Dates YYYYMMDD, either end open."
+)
+@click.option(
+    "--modality",
+    "modalities",
+    metavar="LIST",
+    default="",
+    callback=_listed,
+    help="Studies that contain one of these, as in CT,MR; they are fetched whole.",
+)
+@click.option("--patient", metavar="ID", default="", help="Studies of this patient.")
+@click.option("--study", "studies", metavar="UID", multiple=True, help="This study; repeatable.")
+@click.option(
+    "--by",
+    type=click.Choice(["get", "move"]),
+    default="get",
+    show_default=True,
+    help="C-GET, or C-MOVE to the AE title of the running node.",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Images per minute, on average.  [default: as fast as they come]",
+)
+@click.option(
+    "--between",
+    "hours",
+    metavar="HH:MM-HH:MM",
+    callback=_hours,
+    help="Time of day to fetch in; outside it the command waits.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be fetched.")
+@click.option(
+    "--evicted",
+    is_flag=True,
+    help="Instead: images that still have to be embedded and whose pixels are not kept.",
+)
+@click.option(
+    "--again",
+    is_flag=True,
+    help="Compare studies that were fetched before, too, and fetch what was deleted here.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=300,
+    show_default=True,
+    help="Longest wait for the next answer or image, seconds.",
+)
+@as_json
+@settings_options
+def pull(
+    settings: Settings,
+    source: str,
+    study_date: str | None,
+    modalities: tuple[str, ...],
+    patient: str,
+    studies: tuple[str, ...],
+    by: Literal["get", "move"],
+    rate: float | None,
+    hours: Hours | None,
+    dry_run: bool,
+    evicted: bool,
+    again: bool,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Fetch what AE@HOST:PORT, a configured peer or a DICOMweb URL has and the node has not.
+
+    Goes through the PACS study by study, the newest first, and skips what the node has and what
+    was deleted here. Interrupted, it goes on where it stopped when it is given again. Works beside
+    a running node and, by C-GET or DICOMweb, without one. For DICOMweb, DICOMWEB_TOKEN, or
+    DICOMWEB_USER and DICOMWEB_PASSWORD, may be set in the environment. Exit code 1 when a study
+    failed.
+    """
+    selection = Selection(study_date or "", modalities, patient, studies)
+    _check(selection, evicted=evicted, again=again)
+    status = _StatusLine(quiet=as_json)
+    running = is_node_running(settings.data_dir)
+    if by == "move" and not running and not dry_run:
+        raise ConfigurationError(
+            f"--by move lets the PACS send to the node, and none runs on {settings.data_dir}: "
+            "start it with 'cbmir-node serve', or use --by get"
+        )
+    with _opened(settings) as (stores, intake):
+        pace = Pace(rate, hours, tell=status.tell)
+        pacs = PatientPacs(_pacs(source, settings, intake, by, timeout), pace)
+        planner = (
+            MissingPixels(stores.catalog)
+            if evicted
+            else MissingImages(pacs, stores.catalog, again=again)
+        )
+        todo: Iterable[ListedStudy] = (
+            map(ListedStudy, studies_without_pixels(stores.catalog))
+            if evicted
+            else StudyWalk(pacs, selection, date.today())
+        )
+        makes_room = settings.retention.retain != "all" or settings.retention.quota_gib > 0
+        run = Pull(
+            pacs,
+            planner,
+            stores.archive,
+            pace,
+            waits_for_room=running and makes_room,
+            show=status.show,
+        )
+        if dry_run:
+            _preview(run, todo, as_json=as_json)
+            return
+        try:
+            run.run(todo)
+        except KeyboardInterrupt:
+            status.tell("interrupted; the same command goes on where it stopped")
+            click.get_current_context().exit(_INTERRUPTED)
+        finally:
+            status.clear()
+            _summarize(run.progress, as_json=as_json)
+    if run.progress.failures:
+        click.get_current_context().exit(1)
+
+
+def _check(selection: Selection, *, evicted: bool, again: bool) -> None:
+    """Refuse options that say nothing together."""
+    conditions = selection.study_date or selection.modalities or selection.patient_id
+    if selection.studies and conditions:
+        raise click.UsageError("--study names the studies; leave the other conditions out")
+    if evicted and (selection.studies or conditions or again):
+        raise click.UsageError("--evicted chooses the images itself; leave the conditions out")
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[tuple[Stores, Intake]]:
+    stores = open_stores(settings, create=True)
+    try:
+        intake = open_intake(stores)
+        try:
+            yield stores, intake
+        finally:
+            intake.close()
+    finally:
+        stores.close()
+
+
+def _pacs(
+    source: str, settings: Settings, intake: Intake, by: Literal["get", "move"], timeout: float
+) -> OtherPacs:
+    if not re.match("https?://", source):
+        peer = peer_named(source, settings)
+        return DimsePacs(peer, intake, by=by, ae_title=settings.dicom.ae_title, timeout=timeout)
+    if by == "move":
+        raise click.UsageError("--by move is for AE@HOST:PORT")
+    if urlsplit(source).username is not None:
+        raise click.BadParameter(
+            "a URL with a password is seen by everybody here: set DICOMWEB_USER and "
+            "DICOMWEB_PASSWORD in the environment"
+        )
+    try:
+        from cbmir_node.backfill.dicomweb import DicomWebPacs  # noqa: PLC0415  (optional package)
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            f"DICOMweb needs the package {error.name}: pip install 'cbmir-node[dicomweb]'"
+        ) from error
+    return DicomWebPacs(source, intake, timeout=timeout, environment=os.environ)
+
+
+def _preview(run: Pull, studies: Iterable[ListedStudy], *, as_json: bool) -> None:
+    shown = []
+    for study, plan in run.preview(studies):
+        if as_json:
+            shown.append(
+                {
+                    "study": study.study_instance_uid,
+                    "study_date": study.study_date,
+                    "modalities": study.modalities,
+                    "images": plan.images,
+                }
+            )
+            continue
+        what = f"{plan.images} images" if plan.images else "not counted"
+        parts = (study.study_date or "no date ", "/".join(study.modalities))
+        click.echo("  ".join(filter(None, (*parts, study.study_instance_uid, what))))
+    if as_json:
+        print_json({"seen": run.progress.seen, "present": run.progress.present, "fetch": shown})
+
+
+def _summarize(progress: Progress, *, as_json: bool) -> None:
+    if as_json:
+        failures = [{"study": uid, "reason": reason} for uid, reason in progress.failures.items()]
+        counts = {
+            name: getattr(progress, name) for name in ("seen", "fetched", "present", "images")
+        }
+        print_json({**counts, "failures": failures})
+        return
+    click.echo(_counts(progress))
+    for uid, reason in progress.failures.items():
+        click.echo(f"failed {uid}: {reason}", err=True)
+
+
+def _counts(progress: Progress) -> str:
+    failed = f", {len(progress.failures)} failed" if progress.failures else ""
+    return (
+        f"{progress.seen} studies: {progress.fetched} fetched ({progress.images} images), "
+        f"{progress.present} were here{failed}"
+    )
+
+
+class _StatusLine:
+    """One line on a terminal that tells how far the pull is.
+
+    Parameters
+    ----------
+    quiet : bool
+        Tell nothing.
+    """
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._on_terminal = sys.stderr.isatty() and not quiet
+        self._shown_at = 0.0
+
+    def show(self, progress: Progress) -> None:
+        """Show the progress, a few times a second."""
+        now = time.monotonic()
+        if not self._on_terminal or now - self._shown_at < _SHOWN_EVERY_S:
+            return
+        self._shown_at = now
+        click.echo(f"\r{progress.study_date}  {_counts(progress)}\x1b[K", err=True, nl=False)
+
+    def tell(self, text: str) -> None:
+        """Say something that stays."""
+        if not self._quiet:
+            self.clear()
+            click.echo(text, err=True)
+
+    def clear(self) -> None:
+        """Make room for other output."""
+        if self._on_terminal:
+            click.echo("\r\x1b[K", err=True, nl=False)

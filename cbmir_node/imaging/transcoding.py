@@ -1,0 +1,280 @@
+"""Objects in an uncompressed transfer syntax, for receivers that take no other (PS3.5 Annex A).
+
+What is decompressed keeps its stored values, with two exceptions after lossy compression: values
+that overshoot Bits Stored are clipped, and YCbCr becomes RGB, the only colour space that the IODs
+of ultrasound and visible light allow in uncompressed objects (PS3.3 C.8.5.6.1.2, C.8.12.1.1.1).
+
+Pixels come from strangers: outside of tests call it through `DecoderProcess`.
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from io import BytesIO
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO, Final, NamedTuple
+
+import numpy as np
+from pydicom.dataelem import RawDataElement
+from pydicom.filereader import data_element_generator, read_dataset, read_preamble
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+
+from cbmir_node.errors import PixelError
+from cbmir_node.imaging.decoders import CODECS, RLE_LOSSLESS, StoredFrame
+from cbmir_node.imaging.display import rgb_of_ybr
+from cbmir_node.imaging.element_encoding import (
+    UNDEFINED_LENGTH,
+    Element,
+    ElementWriter,
+    Encoding,
+    byte_swapped,
+    encoding_of,
+)
+from cbmir_node.imaging.image_pixel import ImagePixel
+from cbmir_node.imaging.native_pixels import NativePixels
+from cbmir_node.imaging.pixel_source import NATIVE, open_pixels
+
+_PIXEL_DATA: Final = 0x7FE00010
+_VR_OF_PIXELS: Final = {0x7FE00008: "OF", 0x7FE00009: "OD", _PIXEL_DATA: "OW"}
+_OFFSET_TABLES: Final = (0x7FE00001, 0x7FE00002, 0x7FE00003)
+_PHOTOMETRIC_INTERPRETATION: Final = 0x00280004
+_PLANAR_CONFIGURATION: Final = 0x00280006
+_HIGH_BIT: Final = 0x00280102
+_LOSSY, _LOSSY_METHOD = 0x00282110, 0x00282114
+_SEQUENCE_END: Final = 0xFFFEE0DD
+_LONGEST_VALUE: Final = 0xFFFFFFFE
+_CHUNK: Final = 1 << 20
+_LONGEST_REASON: Final = 200
+
+_PREFIX: Final = "1.2.840.10008.1.2.4."
+_LOSSY_METHODS: Final = {
+    f"{_PREFIX}{suffix}": method
+    for suffix, method in (
+        *((suffix, "ISO_10918_1") for suffix in ("50", "51", "53", "55")),
+        *(("81", "ISO_14495_1"), ("91", "ISO_15444_1"), ("203", "ISO_15444_15")),
+        *(("111", "ISO_18181_1"), ("112", "ISO_18181_1")),
+    )
+}
+"""Lossy transfer syntax to Lossy Image Compression Method (PS3.3 C.7.6.1.1.5.1)."""
+
+
+def can_transcode(transfer_syntax: str) -> bool:
+    """Tell whether objects in a transfer syntax can become uncompressed, by what it says."""
+    return transfer_syntax in NATIVE or transfer_syntax in CODECS or transfer_syntax == RLE_LOSSLESS
+
+
+def transcode(path: Path, transfer_syntax: str, destination: Path, max_bytes: int) -> None:
+    """Write an object's data set in an uncompressed transfer syntax.
+
+    Parameters
+    ----------
+    path : Path
+        A DICOM file (PS3.10).
+    transfer_syntax : str
+        UID of Implicit or Explicit VR Little Endian or Explicit VR Big Endian.
+    destination : Path
+        Becomes the data set without file meta information.
+    max_bytes : int
+        Most bytes of pixels to write.
+
+    Raises
+    ------
+    PixelError
+        The pixels cannot be decoded, or are too many for `max_bytes` or for a value's length.
+    """
+    with warnings.catch_warnings(), destination.open("wb") as out:
+        # pydicom warns of every irregularity; what matters of them ends in an error here
+        warnings.simplefilter("ignore")
+        try:
+            with _open(path) as source:
+                _Transcoding(path, source, encoding_of(transfer_syntax), out, max_bytes).run()
+        except (PixelError, MemoryError):
+            raise
+        except Exception as error:  # pydicom and the codecs raise almost any class on bad input
+            reason = f"{type(error).__name__}: {error}"
+            raise PixelError(reason[:_LONGEST_REASON]) from error
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A data set, opened at its first element."""
+
+    file: BinaryIO
+    transfer_syntax: str
+
+    @property
+    def is_little_endian(self) -> bool:
+        return encoding_of(self.transfer_syntax).little
+
+    def read_to_pixels(self) -> tuple[list[Element], _PixelHeader | None]:
+        """Read the elements before the pixels and the header of the pixels, if there are any."""
+        headers: list[_PixelHeader] = []
+
+        def stop(tag: int, vr: str | None, length: int) -> bool:
+            if tag in _VR_OF_PIXELS:
+                headers.append(_PixelHeader(tag, vr or _VR_OF_PIXELS[tag], length))
+            return tag in _VR_OF_PIXELS
+
+        elements = list(self._elements(stop))
+        if not headers:
+            return elements, None
+        # pydicom has gone back to before the header
+        is_implicit = encoding_of(self.transfer_syntax).implicit
+        self.file.seek(8 if is_implicit else 12, 1)
+        return elements, headers[0]
+
+    def read_rest(self) -> list[Element]:
+        """Read the elements that are left."""
+        return list(self._elements(None))
+
+    def skip_fragments(self) -> None:
+        """Go behind encapsulated pixels, item by item (PS3.5 Annex A.4)."""
+        while len(head := self.file.read(8)) == 8:
+            group, number, length = struct.unpack("<HHL", head)
+            if group << 16 | number == _SEQUENCE_END:
+                return
+            self.file.seek(length, 1)
+        raise PixelError("the encapsulated pixels have no end")
+
+    def _elements(
+        self, stop: Callable[[BaseTag, str | None, int], bool] | None
+    ) -> Iterator[Element]:
+        encoding = encoding_of(self.transfer_syntax)
+        return data_element_generator(self.file, *encoding, stop_when=stop)
+
+
+class _PixelHeader(NamedTuple):
+    tag: int
+    vr: str
+    length: int
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[_Source]:
+    with path.open("rb") as file:
+        read_preamble(file, force=True)
+        meta = read_dataset(
+            file,
+            is_implicit_VR=False,
+            is_little_endian=True,
+            stop_when=lambda tag, _vr, _length: tag >> 16 != 2,
+        )
+        syntax = str(meta.get("TransferSyntaxUID", ""))
+        if not can_transcode(syntax):
+            raise PixelError(f"transfer syntax {UID(syntax).name} cannot be decoded")
+        if syntax == DeflatedExplicitVRLittleEndian:
+            yield _Source(BytesIO(zlib.decompress(file.read(), -zlib.MAX_WBITS)), syntax)
+        else:
+            yield _Source(file, syntax)
+
+
+class _Transcoding:
+    """One object on its way from one transfer syntax to another."""
+
+    def __init__(
+        self, path: Path, source: _Source, target: Encoding, out: BinaryIO, max_bytes: int
+    ) -> None:
+        self._path = path
+        self._source = source
+        self._syntax = source.transfer_syntax
+        self._target = target
+        self._out = out
+        self._writer = ElementWriter(out, target)
+        self._max_bytes = min(max_bytes, _LONGEST_VALUE)
+
+    def run(self) -> None:
+        read, pixels = self._source.read_to_pixels()
+        elements = {int(element.tag): element for element in read}
+        if pixels is None:
+            self._writer.write(elements.values())
+        elif pixels.length == UNDEFINED_LENGTH:
+            self._write_decoded(elements)
+            self._source.skip_fragments()
+        elif self._syntax in NATIVE:
+            self._writer.write(elements.values())
+            self._copy(pixels)
+        else:
+            raise PixelError("the pixels are not encapsulated as their transfer syntax says")
+        self._writer.write(self._source.read_rest())
+
+    def _copy(self, pixels: _PixelHeader) -> None:
+        """Copy native pixels, in the byte order of the target."""
+        left = pixels.length
+        self._check_size(left)
+        self._writer.write_header(*pixels)
+        swap = self._source.is_little_endian != self._target.little
+        while left:
+            chunk = self._source.file.read(min(left, _CHUNK))
+            if not chunk:
+                raise PixelError(f"{left} bytes of the pixels are missing")
+            self._out.write(byte_swapped(chunk, pixels.vr) if swap else chunk)
+            left -= len(chunk)
+
+    def _write_decoded(self, elements: dict[int, Element]) -> None:
+        """Write what describes decoded pixels, and the pixels frame by frame."""
+        with open_pixels(self._path, pictures_only=False) as pixels:
+            image = pixels.image
+            size = self._size(image)
+            frames = (self._as_sent(frame, image) for frame in pixels.frames())
+            first = next(frames)
+            self._describe(elements, first.photometric_interpretation, image)
+            self._writer.write(elements.values())
+            vr = "OB" if image.bits_allocated <= 8 else "OW"
+            self._writer.write_header(_PIXEL_DATA, vr, size + size % 2)
+            native = NativePixels(image)
+            for frame in chain([first], frames):
+                if frame.photometric_interpretation != first.photometric_interpretation:
+                    raise PixelError("the frames are not all in the same colour space")
+                values = native.encode(frame.values)
+                self._out.write(values if self._target.little else byte_swapped(values, vr))
+            self._out.write(native.rest() + b"\0" * (size % 2))
+
+    def _describe(self, elements: dict[int, Element], photometric: str, image: ImagePixel) -> None:
+        """Let the Image Pixel Module say what the decoded pixels are."""
+        for tag in _OFFSET_TABLES:
+            elements.pop(tag, None)
+        _set(elements, _PHOTOMETRIC_INTERPRETATION, photometric)
+        if image.samples_per_pixel > 1:
+            _set(elements, _PLANAR_CONFIGURATION, 0)
+        _set(elements, _HIGH_BIT, image.bits_stored - 1)
+        if self._syntax in _LOSSY_METHODS:
+            _set(elements, _LOSSY, "01")
+            if _LOSSY_METHOD not in elements:
+                _set(elements, _LOSSY_METHOD, _LOSSY_METHODS[self._syntax])
+
+    def _size(self, image: ImagePixel) -> int:
+        """Return the size of all frames in bytes."""
+        not_subsampled = replace(image, photometric_interpretation="")
+        size = -(-not_subsampled.frame_bits * image.number_of_frames // 8)
+        self._check_size(size)
+        return size
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_bytes:
+            raise PixelError(f"{size} bytes of pixels are more than the {self._max_bytes} allowed")
+
+    def _as_sent(self, frame: StoredFrame, image: ImagePixel) -> StoredFrame:
+        """Undo what lossy compression does to values and colours."""
+        if self._syntax not in _LOSSY_METHODS:
+            return frame
+        half = 1 << image.bits_stored - 1
+        lowest = -half if image.pixel_representation else 0
+        values = np.clip(frame.values, lowest, lowest + 2 * half - 1)
+        if frame.photometric_interpretation == "YBR_FULL" and values.dtype == np.uint8:
+            return StoredFrame(rgb_of_ybr(values), "RGB")
+        return replace(frame, values=values)
+
+
+def _set(elements: dict[int, Element], tag: int, value: str | int) -> None:
+    if isinstance(value, int):
+        vr, encoded = "US", struct.pack("<H", value)
+    else:
+        vr, encoded = "CS", value.encode() + b" " * (len(value) % 2)
+    elements[tag] = RawDataElement(Tag(tag), vr, len(encoded), encoded, 0, False, True)

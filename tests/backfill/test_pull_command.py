@@ -1,0 +1,201 @@
+"""``pull`` as a user gives it: from an Orthanc by every protocol, and killed in the middle."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from pydicom import Dataset
+from pydicom.uid import RLELossless, generate_uid
+from sqlalchemy import func, select
+
+from cbmir_node.catalog import schema
+from cbmir_node.cli import main
+from cbmir_node.config import Settings
+from cbmir_node.stores import Stores
+from tests.backfill.conftest import stored_uids
+from tests.backfill.orthanc import PASSWORD, USER, OrthancPacs, running_pacs
+from tests.backfill.scripted_pacs import running_scripted_pacs
+from tests.conftest import free_port, needs_program
+from tests.end_to_end.conftest import COMMAND, RunningNode
+from tests.objects import make_object
+from tests.small_node import open_small_stores
+
+NODE_PORT = free_port()
+
+
+def objects_of_a_pacs() -> list[Dataset]:
+    """Return studies of several years, one in two transfer syntaxes and one without a date."""
+    study, series = generate_uid(), generate_uid()
+    head = [
+        make_object(
+            StudyInstanceUID=study,
+            SeriesInstanceUID=series,
+            PatientID="HEAD",
+            InstanceNumber=number,
+        )
+        for number in range(1, 5)
+    ]
+    head[3].compress(RLELossless, generate_instance_uid=False)
+    return [
+        *head,
+        *(make_object(StudyDate=f"{year}0506", PatientID=f"Y{year}") for year in range(2016, 2024)),
+        make_object(StudyDate=None, PatientID="UNDATED"),
+        make_object(Modality="MR", StudyDate="20190203", PatientID="MR"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def objects() -> list[Dataset]:
+    return objects_of_a_pacs()
+
+
+@pytest.fixture(scope="module")
+def pacs(objects: list[Dataset], tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrthancPacs]:
+    needs_program("Orthanc", package="orthanc")
+    folder = tmp_path_factory.mktemp("pacs") / "orthanc"
+    with running_pacs(folder, NODE_PORT) as running:
+        running.add(*objects)
+        yield running
+
+
+def uids(objects: list[Dataset]) -> list[str]:
+    return sorted(str(one.SOPInstanceUID) for one in objects)
+
+
+def pull(stores: Stores, *arguments: str, **environment: str) -> tuple[Result, dict[str, Any]]:
+    words = ["pull", *arguments, "--json", "--data-dir", str(stores.settings.data_dir)]
+    done = CliRunner(env=environment).invoke(main, words, prog_name="cbmir-node")
+    return done, json.loads(done.stdout) if done.stdout else {}
+
+
+def digests(stores: Stores) -> set[tuple[str, str]]:
+    instances = schema.instances.c
+    with stores.catalog.read() as connection:
+        rows = connection.execute(select(instances.content_sha256, instances.transfer_syntax_uid))
+        return {(row[0], row[1]) for row in rows}
+
+
+def test_everything_comes_by_c_get_as_it_is_stored_there(stores, pacs, objects):
+    shown, plan = pull(stores, pacs.address, "--dry-run")
+    assert shown.exit_code == 0, shown.output
+    assert sum(study["images"] for study in plan["fetch"]) == len(objects)
+    assert stored_uids(stores) == []
+    done, report = pull(stores, pacs.address)
+    assert done.exit_code == 0, done.output
+    assert (report["fetched"], report["images"]) == (11, len(objects))
+    assert stored_uids(stores) == uids(objects)
+    assert RLELossless in {syntax for _, syntax in digests(stores)}
+    _, report = pull(stores, pacs.address)
+    assert (report["fetched"], report["present"]) == (0, 11)
+
+
+def test_conditions_choose_studies(stores, pacs, objects):
+    assert pull(stores, pacs.address, "--modality", "MR,US")[1]["images"] == 1
+    assert pull(stores, pacs.address, "--patient", "HEAD")[1]["images"] == 4
+    assert pull(stores, pacs.address, "--study-date", "20180101-20201231")[1]["fetched"] == 3
+    named = str(next(one for one in objects if one.PatientID == "UNDATED").StudyInstanceUID)
+    assert pull(stores, pacs.address, "--study", named)[1]["images"] == 1
+
+
+def test_a_study_that_is_not_there_is_a_failure(stores, pacs, monkeypatch):
+    monkeypatch.setattr("cbmir_node.backfill.pace.Pace.pause", lambda *_: None)
+    done, report = pull(stores, pacs.address, "--study", "1.2.3")
+    assert done.exit_code == 1
+    assert "lists no series" in report["failures"][0]["reason"]
+
+
+def test_dicomweb_brings_the_same(stores, pacs, objects, tmp_path):
+    done, _ = pull(stores, pacs.url)
+    assert done.exit_code == 1
+    assert "DICOMWEB_USER" in done.output
+    login = {"DICOMWEB_USER": USER, "DICOMWEB_PASSWORD": PASSWORD}
+    done, report = pull(stores, pacs.url, "--modality", "CT", **login)
+    assert done.exit_code == 0, done.output
+    assert (report["fetched"], report["images"]) == (10, len(objects) - 1)
+    other = open_small_stores(Settings(data_dir=tmp_path / "other"))
+    try:
+        pull(other, pacs.address, "--modality", "CT")
+        assert digests(other) == digests(stores)
+    finally:
+        other.close()
+
+
+def test_an_orthanc_that_limits_its_answers_hides_no_study(stores, tmp_path):
+    """It says so by C-FIND (0xFE00), not by QIDO-RS."""
+    needs_program("Orthanc", package="orthanc")
+    login = {"DICOMWEB_USER": USER, "DICOMWEB_PASSWORD": PASSWORD}
+    with running_pacs(tmp_path / "orthanc", 1, find_limit=12) as limited:
+        for hour in range(24):
+            limited.add(make_object(StudyDate="20240102", StudyTime=f"{hour:02}1500", size=4))
+        for source in (limited.address, limited.url):
+            _, plan = pull(stores, source, "--dry-run", "--study-date", "20240101-", **login)
+            assert len(plan["fetch"]) == plan["seen"] == 24
+
+
+def test_a_password_does_not_belong_into_the_url(stores):
+    done, _ = pull(stores, "http://me:secret@127.0.0.1/dicom-web")
+    assert done.exit_code == 2
+    assert "DICOMWEB_PASSWORD" in done.output
+
+
+def test_by_c_move_the_running_node_receives(stores, pacs, objects):
+    done, _ = pull(stores, pacs.address, "--by", "move")
+    assert done.exit_code == 1
+    assert "cbmir-node serve" in done.output
+    node = RunningNode(stores.settings.data_dir, "--dicom-port", str(NODE_PORT))
+    try:
+        done, report = pull(stores, pacs.address, "--by", "move")
+    finally:
+        node.kill()
+    assert done.exit_code == 0, done.output
+    assert (report["fetched"], report["images"]) == (11, len(objects))
+    assert stored_uids(stores) == uids(objects)
+
+
+def test_a_killed_pull_goes_on_where_it_stopped(stores):
+    """Killed between two images of a study, after others were finished."""
+    objects = []
+    for day in range(1, 6):
+        study, series = generate_uid(), generate_uid()
+        objects += [
+            make_object(
+                StudyInstanceUID=study,
+                SeriesInstanceUID=series,
+                PatientID="P",
+                StudyDate=f"202401{day:02}",
+            )
+            for _ in range(3)
+        ]
+    finished = select(func.count()).select_from(schema.pulled_studies)
+    with running_scripted_pacs(*objects) as scripted:
+        words = ["pull", str(scripted.peer), "--study-date", "20240101-20240131", "--data-dir"]
+        command = [*COMMAND, *words, str(stores.settings.data_dir)]
+        process = subprocess.Popen([*command, "--rate", "200"], stdin=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + 60
+            while len(stored_uids(stores)) < 8:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        with stores.catalog.read() as connection:
+            done_before = connection.execute(finished).scalar_one()
+        kept = len(stored_uids(stores))
+        assert 2 <= done_before < 5
+        assert kept < len(objects)
+        again = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    report = json.loads(again.stdout)
+    assert report["present"] == done_before
+    assert report["images"] == len(objects) - kept
+    assert stored_uids(stores) == uids(objects)
+    # what was on its way when it was killed is sent once more
+    assert sum(scripted.sent.values()) <= len(objects) + 1
