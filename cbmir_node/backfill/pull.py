@@ -106,6 +106,7 @@ class Pull:
         for attempt in range(1, _ATTEMPTS):
             if not self._failed:
                 return
+            self._unreachable = 0
             again = list(self._failed.values())
             self._pace.pause(self._pause_s * attempt, f"{len(again)} studies are tried again")
             for study in self._in_hours(again):
@@ -115,7 +116,11 @@ class Pull:
         """Iterate over the studies of which something would be fetched, and what; fetch nothing."""
         for study in self._in_hours(studies):
             self.progress.seen += 1
-            plan = self._planner.plan(study)
+            try:
+                plan = self._planner.plan(study)
+            except PeerRefusedError as error:
+                self.progress.failures[study.study_instance_uid] = str(error)
+                continue
             if plan.retrievals:
                 yield study, plan
             else:

@@ -120,7 +120,7 @@ class GroupCommit:
 
     def _write_once(self, group: list[_Request]) -> list[Registered]:
         with self._catalog.write() as connection:
-            pass
+            hold(connection, Lock.HIERARCHY, shared=True)
             return [
                 register(connection, request.record, request.duplicates, self._retention)
                 for request in group

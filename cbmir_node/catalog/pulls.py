@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, FromClause, func, or_, select, update
+from sqlalchemy import ColumnElement, FromClause, or_, select, update
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
@@ -178,13 +178,6 @@ def instances_without_pixels(catalog: Catalog, study_instance_uid: str) -> list[
     )
     with catalog.read() as connection:
         return [InstanceHere(*row) for row in connection.execute(query)]
-
-
-def count_without_pixels(catalog: Catalog) -> int:
-    """Return how many instances wait for their pixels."""
-    query = select(func.count(_instances.id.distinct())).select_from(_waiting()).where(_waits())
-    with catalog.read() as connection:
-        return int(connection.execute(query).scalar_one())
 
 
 def _waiting() -> FromClause:

@@ -77,9 +77,7 @@ def count_requested_again(catalog: Catalog, model: int) -> int:
 
 def count_not_kept(catalog: Catalog, model: int) -> int:
     """Return how many instances cannot be embedded because their pixels are not kept here."""
-    query = select(func.count()).where(
-        _work.model == model, waits_for_pixels()
-    )
+    query = select(func.count()).where(_work.model == model, waits_for_pixels())
     with catalog.read() as connection:
         return int(connection.execute(query).scalar_one())
 

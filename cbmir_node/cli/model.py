@@ -234,7 +234,7 @@ def _outlook(stores: Stores, found: InstalledModel, *, active: bool) -> str:
     if gone := count_not_kept(stores.catalog, found.row):
         when = (
             f"when {_number(gone, 'instance')} whose pixels are not kept here have come again "
-            "('cbmir-node pull', or their sender) and all are embedded"
+            "('cbmir-node pull SOURCE --evicted', or their sender) and all are embedded"
         )
     if not is_node_running(stores.settings.data_dir):
         return (

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
@@ -18,12 +16,13 @@ from cbmir_node.backfill.dimse import DimsePacs
 from cbmir_node.backfill.pace import Hours, Pace
 from cbmir_node.backfill.pacs import ListedStudy, OtherPacs
 from cbmir_node.backfill.patience import PatientPacs
-from cbmir_node.backfill.plans import MissingImages, MissingPixels
-from cbmir_node.backfill.pull import Progress, Pull
+from cbmir_node.backfill.plans import MissingImages, MissingPixels, Planner
+from cbmir_node.backfill.pull import Pull
 from cbmir_node.backfill.walk import Selection, StudyWalk
 from cbmir_node.catalog.pulls import studies_without_pixels
 from cbmir_node.cli.addresses import peer_named
-from cbmir_node.cli.options import as_json, print_json, settings_options
+from cbmir_node.cli.options import as_json, settings_options
+from cbmir_node.cli.pull_report import StatusLine, preview, summarize
 from cbmir_node.cli.ranges import dates
 from cbmir_node.config import Settings
 from cbmir_node.errors import ConfigurationError, MissingPackageError
@@ -32,7 +31,6 @@ from cbmir_node.node import is_node_running, open_intake
 from cbmir_node.stores import Stores, open_stores
 
 _INTERRUPTED = 130
-_SHOWN_EVERY_S = 0.2
 
 
 def _hours(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Hours | None:
@@ -131,48 +129,50 @@ def pull(
     """
     selection = Selection(study_date or "", modalities, patient, studies)
     _check(selection, evicted=evicted, again=again)
-    status = _StatusLine(quiet=as_json)
-    running = is_node_running(settings.data_dir)
-    if by == "move" and not running and not dry_run:
-        raise ConfigurationError(
-            f"--by move lets the PACS send to the node, and none runs on {settings.data_dir}: "
-            "start it with 'cbmir-node serve', or use --by get"
-        )
+    status = StatusLine(quiet=as_json)
     with _opened(settings) as (stores, intake):
         pace = Pace(rate, hours, tell=status.tell)
         pacs = PatientPacs(_pacs(source, settings, intake, by, timeout), pace)
-        planner = (
-            MissingPixels(stores.catalog)
-            if evicted
-            else MissingImages(pacs, stores.catalog, again=again)
-        )
-        todo: Iterable[ListedStudy] = (
-            map(ListedStudy, studies_without_pixels(stores.catalog))
-            if evicted
-            else StudyWalk(pacs, selection, date.today())
-        )
-        makes_room = settings.retention.retain != "all" or settings.retention.quota_gib > 0
+        if evicted:
+            planner: Planner = MissingPixels(stores.catalog)
+            todo: Iterable[ListedStudy] = map(ListedStudy, studies_without_pixels(stores.catalog))
+        else:
+            planner = MissingImages(pacs, stores.catalog, again=again)
+            todo = StudyWalk(pacs, selection, date.today())
         run = Pull(
             pacs,
             planner,
             stores.archive,
             pace,
-            waits_for_room=running and makes_room,
+            waits_for_room=_makes_room(settings),
             show=status.show,
         )
         if dry_run:
-            _preview(run, todo, as_json=as_json)
-            return
-        try:
-            run.run(todo)
-        except KeyboardInterrupt:
-            status.tell("interrupted; the same command goes on where it stopped")
-            click.get_current_context().exit(_INTERRUPTED)
-        finally:
-            status.clear()
-            _summarize(run.progress, as_json=as_json)
+            preview(run, todo, as_json=as_json)
+        else:
+            _carry_out(run, todo, status, as_json=as_json)
+
+
+def _carry_out(
+    run: Pull, studies: Iterable[ListedStudy], status: StatusLine, *, as_json: bool
+) -> None:
+    try:
+        run.run(studies)
+    except KeyboardInterrupt:
+        status.tell("interrupted; the same command goes on where it stopped")
+        click.get_current_context().exit(_INTERRUPTED)
+    finally:
+        status.clear()
+        summarize(run.progress, as_json=as_json)
     if run.progress.failures:
         click.get_current_context().exit(1)
+
+
+def _makes_room(settings: Settings) -> bool:
+    """Tell whether a running node takes pixels away, so that a full disk does not stay full."""
+    retention = settings.retention
+    evicts = retention.retain != "all" or retention.quota_gib > 0
+    return evicts and is_node_running(settings.data_dir)
 
 
 def _check(selection: Selection, *, evicted: bool, again: bool) -> None:
@@ -200,14 +200,23 @@ def _opened(settings: Settings) -> Iterator[tuple[Stores, Intake]]:
 def _pacs(
     source: str, settings: Settings, intake: Intake, by: Literal["get", "move"], timeout: float
 ) -> OtherPacs:
-    if not re.match("https?://", source):
-        peer = peer_named(source, settings)
-        return DimsePacs(peer, intake, by=by, ae_title=settings.dicom.ae_title, timeout=timeout)
-    if by == "move":
-        raise click.UsageError("--by move is for AE@HOST:PORT")
-    if urlsplit(source).username is not None:
+    if re.match("https?://", source):
+        if by == "move":
+            raise click.UsageError("--by move is for AE@HOST:PORT")
+        return _dicomweb_pacs(source, intake, timeout)
+    peer = peer_named(source, settings)
+    if by == "move" and not is_node_running(settings.data_dir):
+        raise ConfigurationError(
+            f"--by move lets the PACS send to the node, and none runs on {settings.data_dir}: "
+            "start it with 'cbmir-node serve', or use --by get"
+        )
+    return DimsePacs(peer, intake, by=by, ae_title=settings.dicom.ae_title, timeout=timeout)
+
+
+def _dicomweb_pacs(url: str, intake: Intake, timeout: float) -> OtherPacs:
+    if urlsplit(url).username is not None:
         raise click.BadParameter(
-            "a URL with a password is seen by everybody here: set DICOMWEB_USER and "
+            "a password in the URL is seen by everybody here: set DICOMWEB_USER and "
             "DICOMWEB_PASSWORD in the environment"
         )
     try:
@@ -216,79 +225,4 @@ def _pacs(
         raise MissingPackageError(
             f"DICOMweb needs the package {error.name}: pip install 'cbmir-node[dicomweb]'"
         ) from error
-    return DicomWebPacs(source, intake, timeout=timeout, environment=os.environ)
-
-
-def _preview(run: Pull, studies: Iterable[ListedStudy], *, as_json: bool) -> None:
-    shown = []
-    for study, plan in run.preview(studies):
-        if as_json:
-            shown.append(
-                {
-                    "study": study.study_instance_uid,
-                    "study_date": study.study_date,
-                    "modalities": study.modalities,
-                    "images": plan.images,
-                }
-            )
-            continue
-        what = f"{plan.images} images" if plan.images else "not counted"
-        parts = (study.study_date or "no date ", "/".join(study.modalities))
-        click.echo("  ".join(filter(None, (*parts, study.study_instance_uid, what))))
-    if as_json:
-        print_json({"seen": run.progress.seen, "present": run.progress.present, "fetch": shown})
-
-
-def _summarize(progress: Progress, *, as_json: bool) -> None:
-    if as_json:
-        failures = [{"study": uid, "reason": reason} for uid, reason in progress.failures.items()]
-        counts = {
-            name: getattr(progress, name) for name in ("seen", "fetched", "present", "images")
-        }
-        print_json({**counts, "failures": failures})
-        return
-    click.echo(_counts(progress))
-    for uid, reason in progress.failures.items():
-        click.echo(f"failed {uid}: {reason}", err=True)
-
-
-def _counts(progress: Progress) -> str:
-    failed = f", {len(progress.failures)} failed" if progress.failures else ""
-    return (
-        f"{progress.seen} studies: {progress.fetched} fetched ({progress.images} images), "
-        f"{progress.present} were here{failed}"
-    )
-
-
-class _StatusLine:
-    """One line on a terminal that tells how far the pull is.
-
-    Parameters
-    ----------
-    quiet : bool
-        Tell nothing.
-    """
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-        self._on_terminal = sys.stderr.isatty() and not quiet
-        self._shown_at = 0.0
-
-    def show(self, progress: Progress) -> None:
-        """Show the progress, a few times a second."""
-        now = time.monotonic()
-        if not self._on_terminal or now - self._shown_at < _SHOWN_EVERY_S:
-            return
-        self._shown_at = now
-        click.echo(f"\r{progress.study_date}  {_counts(progress)}\x1b[K", err=True, nl=False)
-
-    def tell(self, text: str) -> None:
-        """Say something that stays."""
-        if not self._quiet:
-            self.clear()
-            click.echo(text, err=True)
-
-    def clear(self) -> None:
-        """Make room for other output."""
-        if self._on_terminal:
-            click.echo("\r\x1b[K", err=True, nl=False)
+    return DicomWebPacs(url, intake, timeout=timeout, environment=os.environ)

@@ -6,7 +6,12 @@ import time
 
 import click
 
-from cbmir_node.catalog.statistics import count_pending, count_requested_again, count_states
+from cbmir_node.catalog.statistics import (
+    count_not_kept,
+    count_pending,
+    count_requested_again,
+    count_states,
+)
 from cbmir_node.catalog.work_requests import request_again
 from cbmir_node.cli.options import on_terminal, settings_options
 from cbmir_node.config import Settings
@@ -44,9 +49,15 @@ def reindex(settings: Settings, failed: bool, pending: bool, restart: bool) -> N
                 )
         _work(stores)
         counts = count_states(stores.catalog, model.row)
+        gone = count_not_kept(stores.catalog, model.row)
     finally:
         stores.close()
     click.echo(", ".join(f"{number} {state}" for state, number in counts.items()))
+    if gone:
+        click.echo(
+            f"{gone} failed because their pixels are not kept here: 'cbmir-node pull SOURCE "
+            "--evicted' fetches them again"
+        )
 
 
 def _work(stores: Stores) -> None:

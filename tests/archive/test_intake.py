@@ -222,6 +222,24 @@ def test_other_content_is_kept_when_the_first_file_is_lost(
     assert list(intake.archive.files()) == paths(catalog)
 
 
+def test_a_folder_that_goes_while_an_object_is_put_into_it_is_made_again(
+    intake: Intake, catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who deletes the last object of a study removes its folder, whoever receives the next one."""
+    make, made = Archive._make_folder, []
+
+    def make_and_lose(archive: Archive, folder: Path) -> None:
+        make(archive, folder)
+        made.append(folder)
+        if len(made) < 3:
+            folder.rmdir()
+
+    monkeypatch.setattr(Archive, "_make_folder", make_and_lose)
+    intake.accept_file(write(make_object(), tmp_path / "in.dcm"))
+    assert len(made) == 3
+    assert list(intake.archive.files()) == paths(catalog)
+
+
 def test_others_see_that_objects_are_being_received(intake: Intake, tmp_path: Path) -> None:
     beside = Archive(tmp_path / "archive")
     assert beside.is_receiving()

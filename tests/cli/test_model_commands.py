@@ -98,7 +98,8 @@ def test_the_way_of_a_model_into_use(command: Command, stores: Stores, tmp_path:
     assert status["next_model"] == "other:1"
     others = dict.fromkeys(("embedded", "no_pixels", "failed", "skipped"), 0)
     assert status["next_states"] == {"pending": 4, **others}
-    assert "next_model   other:1 (4 pending, 0 embedded" in command("status").stdout
+    shown = " ".join(command("status").stdout.split())
+    assert "next_model other:1 (4 pending, 0 embedded" in shown
     listed = command("model", "list").stdout.splitlines()
     assert listed[1].split()[:1] + listed[1].split()[2:6] == ["tiny:1", "3", "0", "1", "0"]
     assert listed[2].endswith("next: takes over when it has caught up")
