@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydicom import Dataset
 from pydicom.uid import generate_uid
@@ -13,6 +14,8 @@ from sqlalchemy import func, select
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
+from cbmir_node.catalog.vectors import FrameVectors, write_vectors
+from cbmir_node.catalog.work_queue import WorkQueue
 from cbmir_node.config import DicomSettings, Settings
 from cbmir_node.dicom.server import DicomServer
 from cbmir_node.node import open_intake
@@ -68,9 +71,30 @@ def study_of(number: int, **attributes: Any) -> list[Dataset]:
     ]
 
 
-def embed(stores: Stores) -> None:
+def work_off(stores: Stores) -> None:
+    """Embed everything with real pixels and the tiny network."""
     with Worker(stores) as worker:
         drain(worker, stores.registry.active())
+
+
+def embed(stores: Stores, failing: Collection[str] = ()) -> None:
+    """Give everything that waits some vector, without the cost of decoders and networks."""
+    model = stores.registry.active()
+    queue = WorkQueue(stores.catalog, "test/1", 60)
+    random = np.random.default_rng(0)
+    while claims := queue.claim(model.row, 100):
+        results = []
+        for claim in claims:
+            if claim.sop_instance_uid in failing:
+                queue.finish(claim, "failed", "on purpose", 1)
+                continue
+            vectors = {
+                space: random.standard_normal(dimension).astype(np.float32)
+                for space, dimension in model.spaces.items()
+            }
+            code = random.bytes(model.code_bits // 8)
+            results.append((claim, [FrameVectors(1, vectors, code, "A", 0.5)]))
+        write_vectors(stores.catalog, results)
 
 
 def apply_retention(stores: Stores) -> None:

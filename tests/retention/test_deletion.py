@@ -101,8 +101,15 @@ def test_what_arrives_after_the_command_stays(stores: Stores, tmp_path: Path) ->
     assert_sound(stores)
 
 
-@pytest.mark.parametrize("crash", ["buried", "before unlink", "after unlink"])
-@pytest.mark.parametrize("by", ["duty", "repair"])
+@pytest.mark.parametrize(
+    ("crash", "by"),
+    [
+        ("buried", "repair"),
+        ("before unlink", "duty"),
+        ("before unlink", "repair"),
+        ("after unlink", "duty"),
+    ],
+)
 def test_an_interrupted_deletion_is_finished_by_who_comes_next(
     stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash: str, by: str
 ) -> None:

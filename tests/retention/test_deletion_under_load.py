@@ -25,7 +25,7 @@ from tests.retention.conftest import apply_retention, assert_sound, buried, embe
 from tests.retention.test_deletion import bury_study, delete_study
 from tests.small_node import keep, vectors_of_each
 
-ROUNDS = 6
+ROUNDS = 4
 
 
 class Sender(threading.Thread):

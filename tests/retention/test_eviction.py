@@ -32,6 +32,7 @@ from tests.retention.conftest import (
     assert_sound,
     embed,
     uids,
+    work_off,
 )
 from tests.small_node import archive_file, drain, keep, states, vectors_of_each
 
@@ -77,7 +78,7 @@ def test_without_pixels_the_node_still_finds_what_is_alike(
     keep(stores, tmp_path, *datasets)
     apply_retention(stores)
     assert len(kept(stores)) == 4  # nothing goes before it is embedded
-    embed(stores)
+    work_off(stores)
     apply_retention(stores)
     assert kept(stores) == set()
     assert list(stores.archive.files()) == []
@@ -108,12 +109,10 @@ def test_what_something_waits_for_is_not_evicted(
     open_stores_with: OpenStores, tmp_path: Path
 ) -> None:
     stores = open_stores_with(retention=NONE)
-    report = make_object(Rows=None, Columns=None, PixelData=None, Modality="SR")
-    objects = [make_object(), make_object(), make_object(Rows=0), report]
-    _, forwarded, failed, no_pixels = keep(stores, tmp_path, *objects)
-    embed(stores)
+    _, forwarded, failed = keep(stores, tmp_path, *(make_object() for _ in range(3)))
+    embed(stores, [failed])
     (pending,) = keep(stores, tmp_path, make_object())
-    assert states(stores, [failed, no_pixels, pending]) == ["failed", "no_pixels", "pending"]
+    assert states(stores, [failed, pending]) == ["failed", "pending"]
     forwards = {"destination": "PEER", "state": "pending", "requested_at": 0, "due_at": 0}
     instance = select(schema.instances.c.id).where(schema.instances.c.sop_instance_uid == forwarded)
     with stores.catalog.write() as connection:
@@ -144,9 +143,9 @@ def test_pixels_go_after_their_days_and_come_back_for_as_many(
     open_stores_with: OpenStores, tmp_path: Path
 ) -> None:
     stores = open_stores_with(retention={"retain": "days", "days": 10})
-    old, failed, young = [make_object(), make_object(Rows=0), make_object()]
+    old, failed, young = [make_object() for _ in range(3)]
     keep(stores, tmp_path, old, failed, young)
-    embed(stores)
+    embed(stores, [failed.SOPInstanceUID])
     for dataset in (old, failed):
         change(stores, dataset.SOPInstanceUID, received_at=time.time() - 10.1 * DAY)
     change(stores, young.SOPInstanceUID, received_at=time.time() - 9.9 * DAY)
