@@ -10,6 +10,7 @@ from typing import Any
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.presentation import PresentationContext
 
+from cbmir_node.dicom.client.checkpoint import ReactorCheckpoint
 from cbmir_node.dicom.transport import BoundedSocket
 from cbmir_node.errors import NothingAcceptedError, PeerRefusedError, PeerUnreachableError
 
@@ -48,6 +49,12 @@ class ClientEntity(ApplicationEntity):
         self.acse_timeout = min(timeout, _LONGEST_OPENING_S)
         self.dimse_timeout = timeout
         self.network_timeout = timeout
+
+    def associate(self, *arguments: Any, **options: Any) -> Any:
+        """Request an association; its own thread takes no response away from who waits for it."""
+        opened = super().associate(*arguments, **options)
+        opened._reactor_checkpoint = ReactorCheckpoint(opened)
+        return opened
 
     def _create_socket(self, assoc: Any, address: Any, tls_args: Any) -> BoundedSocket:
         client = BoundedSocket(
