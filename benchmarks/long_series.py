@@ -16,12 +16,12 @@ from pydicom import Dataset
 
 from cbmir_node.catalog.database import Catalog, open_catalog
 from cbmir_node.catalog.models import ModelRegistry
-from cbmir_node.catalog.records import make_record
-from cbmir_node.catalog.registration import register
-from cbmir_node.catalog.series_cap import drop_displaced, skip_surplus
+from cbmir_node.catalog.reception.records import make_record
+from cbmir_node.catalog.reception.registration import register
 from cbmir_node.catalog.statistics import count_states
-from cbmir_node.catalog.vectors import FrameVectors, write_vectors
-from cbmir_node.catalog.work_queue import WorkQueue
+from cbmir_node.catalog.vectors.rows import FrameVectors, write_vectors
+from cbmir_node.catalog.work.queue import WorkQueue
+from cbmir_node.catalog.work.series_cap import drop_displaced, skip_surplus
 from cbmir_node.config import EmbeddingSettings, WorkerSettings
 
 _CAP = EmbeddingSettings().images_per_series

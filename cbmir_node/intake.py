@@ -17,11 +17,11 @@ from cbmir_node.archive.header import ObjectHeader
 from cbmir_node.archive.incoming import IncomingObject
 from cbmir_node.archive.store import Archive, StoredFile
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.group_commit import GroupCommit
-from cbmir_node.catalog.records import RECORD_KEYWORDS, make_record
-from cbmir_node.catalog.registration import REPAIR, Duplicates, StoreOutcome
-from cbmir_node.catalog.removal import remove_empty_series
-from cbmir_node.catalog.tombstones import bury_objects
+from cbmir_node.catalog.reception.group_commit import GroupCommit
+from cbmir_node.catalog.reception.records import RECORD_KEYWORDS, make_record
+from cbmir_node.catalog.reception.registration import REPAIR, Duplicates, StoreOutcome
+from cbmir_node.catalog.retention.removal import remove_empty_series
+from cbmir_node.catalog.retention.tombstones import bury_objects
 from cbmir_node.config import RetentionSettings
 from cbmir_node.errors import (
     CatalogError,

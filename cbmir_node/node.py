@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
-from cbmir_node.catalog.forward_overview import count_forwards
+from cbmir_node.catalog.forwarding.overview import count_forwards
 from cbmir_node.catalog.statistics import count_objects, count_states
 from cbmir_node.config import Settings
 from cbmir_node.dicom.server import DicomServer

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cbmir_node.catalog.vectors import FrameVectors
+from cbmir_node.catalog.vectors.rows import FrameVectors
 from cbmir_node.embedding.session import EmbeddingModel
 from cbmir_node.imaging.decoder_process import NetworkInputFrame
 

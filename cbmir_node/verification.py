@@ -10,8 +10,8 @@ from typing import Literal
 from cbmir_node.catalog import consistency
 from cbmir_node.catalog.consistency import StoredInstance
 from cbmir_node.catalog.models import InstalledModel
-from cbmir_node.catalog.removal import empty_rows, remove_all_empty
-from cbmir_node.catalog.unused_files import all_unused_files
+from cbmir_node.catalog.retention.removal import empty_rows, remove_all_empty
+from cbmir_node.catalog.retention.unused_files import all_unused_files
 from cbmir_node.errors import CbmirError, ConfigurationError, InvalidObjectError
 from cbmir_node.intake import Intake
 from cbmir_node.node import only_node, open_search

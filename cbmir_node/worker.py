@@ -20,15 +20,15 @@ from typing import Protocol
 import numpy as np
 
 from cbmir_node.catalog.models import InstalledModel
-from cbmir_node.catalog.series_cap import drop_displaced, skip_surplus
-from cbmir_node.catalog.vectors import FrameVectors, write_vectors
-from cbmir_node.catalog.work_queue import (
+from cbmir_node.catalog.vectors.rows import FrameVectors, write_vectors
+from cbmir_node.catalog.work.queue import (
     Claim,
     WorkQueue,
     WorkState,
     lease_owners,
     release_leases,
 )
+from cbmir_node.catalog.work.series_cap import drop_displaced, skip_surplus
 from cbmir_node.config import Settings
 from cbmir_node.embedding.session import EmbeddingModel
 from cbmir_node.errors import DecoderDiedError, ModelError, NoPixelsError, PixelError

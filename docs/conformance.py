@@ -17,8 +17,8 @@ from pydicom.sr._concepts_dict import concepts
 from pydicom.uid import UID
 
 from cbmir_node.archive.incoming import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from cbmir_node.catalog.hierarchy import matched_keys, supported_keys
 from cbmir_node.catalog.keys import LEVELS, UNIQUE_KEY, Level
+from cbmir_node.catalog.query.hierarchy import matched_keys, supported_keys
 from cbmir_node.config.settings import DicomSettings
 from cbmir_node.dicom.contexts import (
     Service,

@@ -20,7 +20,7 @@ from sqlalchemy import func, select
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.statistics import count_states
-from cbmir_node.catalog.work_queue import WorkQueue
+from cbmir_node.catalog.work.queue import WorkQueue
 from cbmir_node.config import Settings
 from cbmir_node.errors import DecoderUnavailableError, ModelError
 from cbmir_node.node import open_search

@@ -12,8 +12,8 @@ from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.models import InstalledModel
 from cbmir_node.catalog.upsert import insert_unless_present
-from cbmir_node.catalog.vectors import EMBEDDING
-from cbmir_node.catalog.work_requests import reset_work
+from cbmir_node.catalog.vectors.rows import EMBEDDING
+from cbmir_node.catalog.work.requests import reset_work
 
 _PAGE = 10_000
 _FLOAT_BYTES = 4

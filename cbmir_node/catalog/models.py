@@ -15,7 +15,7 @@ from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.locks import Lock, hold
 from cbmir_node.catalog.upsert import find_or_insert
-from cbmir_node.catalog.work_requests import request_missing_work, waits_for_pixels
+from cbmir_node.catalog.work.requests import request_missing_work, waits_for_pixels
 from cbmir_node.errors import ModelError
 
 ModelState = Literal["active", "next", "installed"]

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, FromClause, or_, select, update
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.upsert import find_or_insert
-from cbmir_node.catalog.work_requests import waits_for_pixels
+from cbmir_node.catalog.work.requests import waits_for_pixels
 
 PullState = Literal["fetched", "failed"]
 

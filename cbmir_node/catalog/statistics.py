@@ -6,7 +6,7 @@ from sqlalchemy import case, func, select
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.work_requests import waits_for_pixels
+from cbmir_node.catalog.work.requests import waits_for_pixels
 
 _work = schema.work.c
 _HAS_PIXELS_HERE = (

@@ -8,7 +8,7 @@ from datetime import date
 import click
 
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.selection import (
+from cbmir_node.catalog.retention.selection import (
     SelectedStudy,
     studies_before,
     studies_of_patient,

@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from cbmir_node.archive.header import read_header
-from cbmir_node.catalog.vectors import FrameVectors
+from cbmir_node.catalog.vectors.rows import FrameVectors
 from cbmir_node.cli.options import dicom_files, on_terminal, settings_options
 from cbmir_node.config import Settings
 from cbmir_node.embedding.session import EmbeddingModel

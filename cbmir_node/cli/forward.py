@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 
 import click
 
-from cbmir_node.catalog.forward_overview import (
+from cbmir_node.catalog.forwarding.overview import (
     FORWARD_STATES,
     ForwardedStudy,
     cancel_forwards,
     forwarded_studies,
     retry_forwards,
 )
-from cbmir_node.catalog.forward_queue import ForwardState
+from cbmir_node.catalog.forwarding.queue import ForwardState
 from cbmir_node.cli.options import as_json, print_json, print_table, settings_options
 from cbmir_node.config import Settings
 from cbmir_node.stores import Stores, open_stores

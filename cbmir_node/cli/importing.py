@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from cbmir_node.catalog.registration import StoreOutcome
+from cbmir_node.catalog.reception.registration import StoreOutcome
 from cbmir_node.cli.options import as_json, dicom_files, on_terminal, print_json, settings_options
 from cbmir_node.config import Settings
 from cbmir_node.errors import CbmirError, NotAnObjectError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.selection import SelectedStudy, studies_of_patient, study_named
+from cbmir_node.catalog.retention.selection import SelectedStudy, studies_of_patient, study_named
 from cbmir_node.cli.options import on_terminal, print_table, settings_options
 from cbmir_node.config import Settings
 from cbmir_node.retention.modification import (

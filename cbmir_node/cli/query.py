@@ -8,8 +8,8 @@ from typing import Unpack
 import click
 
 from cbmir_node.archive.header import read_header
-from cbmir_node.catalog.hierarchy import rows_by_number
-from cbmir_node.catalog.records import RECORD_KEYWORDS
+from cbmir_node.catalog.query.hierarchy import rows_by_number
+from cbmir_node.catalog.reception.records import RECORD_KEYWORDS
 from cbmir_node.cli.options import as_json, print_json, print_table, settings_options
 from cbmir_node.cli.ranges import AgeRange, ages, dates
 from cbmir_node.cli.retrieval import RetrievalWishes, described, retrieval_options

@@ -12,7 +12,7 @@ from cbmir_node.catalog.statistics import (
     count_requested_again,
     count_states,
 )
-from cbmir_node.catalog.work_requests import request_again
+from cbmir_node.catalog.work.requests import request_again
 from cbmir_node.cli.options import on_terminal, settings_options
 from cbmir_node.config import Settings
 from cbmir_node.stores import Stores, open_stores

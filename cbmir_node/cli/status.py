@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from cbmir_node.catalog.eviction import count_pixels
-from cbmir_node.catalog.forward_overview import count_forwards
+from cbmir_node.catalog.forwarding.overview import count_forwards
 from cbmir_node.catalog.models import InstalledModel
+from cbmir_node.catalog.retention.eviction import count_pixels
+from cbmir_node.catalog.retention.tombstones import count_tombstones
 from cbmir_node.catalog.statistics import count_objects, count_states, failures
-from cbmir_node.catalog.tombstones import count_tombstones
 from cbmir_node.cli.options import as_json, print_json, print_table, settings_options
 from cbmir_node.config import Settings
 from cbmir_node.node import is_node_running

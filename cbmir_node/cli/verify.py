@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from cbmir_node.catalog.eviction import count_pixels
+from cbmir_node.catalog.retention.eviction import count_pixels
+from cbmir_node.catalog.retention.tombstones import count_tombstones
 from cbmir_node.catalog.statistics import count_objects
-from cbmir_node.catalog.tombstones import count_tombstones
 from cbmir_node.cli.options import as_json, on_terminal, print_json, settings_options
 from cbmir_node.config import Settings
 from cbmir_node.stores import open_stores

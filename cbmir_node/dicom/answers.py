@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pydicom import DataElement, Dataset
 from pydicom.datadict import dictionary_VR
 
-from cbmir_node.catalog.hierarchy import Match
 from cbmir_node.catalog.keys import SEQUENCE_BY_KEYWORD
+from cbmir_node.catalog.query.hierarchy import Match
 from cbmir_node.config import Settings
 from cbmir_node.dicom.character_sets import answer_character_set
 from cbmir_node.dicom.keys import FindKeys, tag_of

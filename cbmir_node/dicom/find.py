@@ -12,9 +12,9 @@ from pydicom.datadict import tag_for_keyword
 from pynetdicom.sop_class import PatientRootQueryRetrieveInformationModelFind
 
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.hierarchy import find
 from cbmir_node.catalog.keys import Level
-from cbmir_node.catalog.records import attribute_text
+from cbmir_node.catalog.query.hierarchy import find
+from cbmir_node.catalog.reception.records import attribute_text
 from cbmir_node.config import Settings
 from cbmir_node.dicom.answers import make_answer
 from cbmir_node.dicom.contexts import COMBINED_DATE_TIMES, RELATIONAL_QUERIES, View

@@ -9,10 +9,10 @@ from pydicom import Dataset
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.tag import BaseTag
 
-from cbmir_node.catalog.hierarchy import matched_keys, supported_keys
 from cbmir_node.catalog.keys import LEVELS, SEQUENCE_BY_KEYWORD, UNIQUE_KEY, Level
-from cbmir_node.catalog.matching import is_universal
-from cbmir_node.catalog.records import attribute_text
+from cbmir_node.catalog.query.conditions import is_universal
+from cbmir_node.catalog.query.hierarchy import matched_keys, supported_keys
+from cbmir_node.catalog.reception.records import attribute_text
 from cbmir_node.dicom.statuses import RefusedRequestError, Status
 
 _NOT_KEYS = frozenset({"SpecificCharacterSet", "QueryRetrieveLevel", "TimezoneOffsetFromUTC"})

@@ -7,7 +7,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.multival import MultiValue
 
 from cbmir_node.catalog.keys import LEVELS, UNIQUE_KEY, Level
-from cbmir_node.catalog.records import attribute_text
+from cbmir_node.catalog.reception.records import attribute_text
 from cbmir_node.dicom.statuses import RefusedRequestError, Status
 
 _ISSUER = "IssuerOfPatientID"

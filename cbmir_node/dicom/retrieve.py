@@ -26,7 +26,7 @@ from pynetdicom.sop_class import (
 
 from cbmir_node.archive.store import Archive
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.retrieval import StoredObject, stored_objects
+from cbmir_node.catalog.query.retrieval import StoredObject, stored_objects
 from cbmir_node.config import Settings
 from cbmir_node.dicom.association import AcceptedAssociation
 from cbmir_node.dicom.client.association import Peer

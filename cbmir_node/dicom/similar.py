@@ -13,8 +13,8 @@ from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
 
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.hierarchy import Match, find, rows_by_number
 from cbmir_node.catalog.keys import UNIQUE_KEY
+from cbmir_node.catalog.query.hierarchy import Match, find, rows_by_number
 from cbmir_node.config import Settings
 from cbmir_node.dicom.answers import make_answer
 from cbmir_node.dicom.keys import FindKeys, is_definite, read_keys, tag_of

@@ -15,7 +15,7 @@ from cbmir_node.archive.store import Archive
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.models import InstalledModel
 from cbmir_node.catalog.statistics import count_states
-from cbmir_node.catalog.tagged_vectors import TaggedVector, tagged_vectors
+from cbmir_node.catalog.vectors.tagged import TaggedVector, tagged_vectors
 from cbmir_node.errors import QueryError
 from cbmir_node.evaluation.items import Items, Outputs
 

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
-from cbmir_node.catalog.forward_queue import Forward, ForwardOutcome, ForwardQueue, ForwardState
-from cbmir_node.catalog.resting_destinations import rest_destination, wake_destination
-from cbmir_node.catalog.retrieval import StoredObject, stored_objects_of
+from cbmir_node.catalog.forwarding.queue import Forward, ForwardOutcome, ForwardQueue, ForwardState
+from cbmir_node.catalog.forwarding.resting_destinations import rest_destination, wake_destination
+from cbmir_node.catalog.query.retrieval import StoredObject, stored_objects_of
 from cbmir_node.config import ForwardingSettings
 from cbmir_node.dicom.client.association import Peer
 from cbmir_node.dicom.client.send import Sent, send

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 
-from cbmir_node.catalog.forward_queue import ForwardQueue, forwarding_owners, release_forwards
+from cbmir_node.catalog.forwarding.queue import ForwardQueue, forwarding_owners, release_forwards
 from cbmir_node.errors import CatalogError
 from cbmir_node.forwarding.delivery import Delivery
 from cbmir_node.stores import Stores, is_alive_here, process_identity

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from cbmir_node.archive.store import Archive
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.selection import SelectedStudy, patients_left_empty
-from cbmir_node.catalog.tombstones import bury_studies
+from cbmir_node.catalog.retention.selection import SelectedStudy, patients_left_empty
+from cbmir_node.catalog.retention.tombstones import bury_studies
 from cbmir_node.retention.removal import remove_buried_objects
 
 _OBJECTS_AT_ONCE = 5000

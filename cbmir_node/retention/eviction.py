@@ -9,8 +9,8 @@ import time
 
 from cbmir_node.archive.store import Archive
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.eviction import evict, evictable, kept_bytes
-from cbmir_node.catalog.removal import Removed
+from cbmir_node.catalog.retention.eviction import evict, evictable, kept_bytes
+from cbmir_node.catalog.retention.removal import Removed
 from cbmir_node.config import RetentionSettings
 from cbmir_node.retention.removal import AT_ONCE, Wait, discard
 

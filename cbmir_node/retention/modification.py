@@ -15,7 +15,8 @@ from pydicom.valuerep import validate_value
 from cbmir_node.archive.store import Archive
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.keys import KEY_BY_KEYWORD, KEYS, keys_of
-from cbmir_node.catalog.modification import (
+from cbmir_node.catalog.reception.records import attribute_text, patient_identity
+from cbmir_node.catalog.retention.modification import (
     RESERVATION_MARGIN_S,
     Change,
     KeptFile,
@@ -26,9 +27,8 @@ from cbmir_node.catalog.modification import (
     patient_identified,
     patient_of,
 )
-from cbmir_node.catalog.records import attribute_text, patient_identity
-from cbmir_node.catalog.selection import SelectedStudy
-from cbmir_node.catalog.unused_files import prolong_reservation, reserve_files
+from cbmir_node.catalog.retention.selection import SelectedStudy
+from cbmir_node.catalog.retention.unused_files import prolong_reservation, reserve_files
 from cbmir_node.errors import CatalogError, SelectionError
 from cbmir_node.retention.removal import remove_unused_files
 from cbmir_node.retention.rewriting import has_values, rewrite

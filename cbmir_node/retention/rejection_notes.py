@@ -13,7 +13,7 @@ from pathlib import Path
 from pydicom import Dataset, dcmread
 
 from cbmir_node.archive.header import is_uid
-from cbmir_node.catalog.tombstones import Cause
+from cbmir_node.catalog.retention.tombstones import Cause
 
 KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59"
 """Key Object Selection Document Storage."""

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from cbmir_node.archive.store import Archive
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.removal import Removed, remove_buried
-from cbmir_node.catalog.unused_files import forget_unused, unused_files
+from cbmir_node.catalog.retention.removal import Removed, remove_buried
+from cbmir_node.catalog.retention.unused_files import forget_unused, unused_files
 
 AT_ONCE = 200
 """Objects per transaction: receivers wait for it."""

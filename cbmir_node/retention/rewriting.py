@@ -15,7 +15,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 
 from cbmir_node.archive.header import EncodedDataSet, is_deflated
 from cbmir_node.archive.store import Archive, StoredFile
-from cbmir_node.catalog.records import attribute_text
+from cbmir_node.catalog.reception.records import attribute_text
 from cbmir_node.errors import InvalidObjectError
 
 _PIXELS = 0x7FE00000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 
 from cbmir_node.catalog.models import InstalledModel
-from cbmir_node.catalog.vectors import EMBEDDING
+from cbmir_node.catalog.vectors.rows import EMBEDDING
 from cbmir_node.config import SearchSettings
 from cbmir_node.errors import QueryError
 from cbmir_node.search.query import METHODS, SAME_TAGS, Choices, Method, SimilarityQuery

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cbmir_node.catalog.vector_lookup import VectorLookup
-from cbmir_node.catalog.vectors import EMBEDDING
+from cbmir_node.catalog.vectors.lookup import VectorLookup
+from cbmir_node.catalog.vectors.rows import EMBEDDING
 from cbmir_node.errors import QueryError
 from cbmir_node.index import Float32Array, SpaceCache, VectorArray
 from cbmir_node.search.query import Example, Method

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.models import InstalledModel, ModelRegistry
-from cbmir_node.catalog.vector_lookup import VectorLookup
-from cbmir_node.catalog.vectors import EMBEDDING, CodeRows, VectorRows
+from cbmir_node.catalog.vectors.lookup import VectorLookup
+from cbmir_node.catalog.vectors.rows import EMBEDDING, CodeRows, VectorRows
 from cbmir_node.config import IndexSettings, SearchSettings
 from cbmir_node.errors import CatalogError, NoExampleError, QueryError
 from cbmir_node.index import Metric, SpaceCache, SpaceIdentity, remove_snapshots

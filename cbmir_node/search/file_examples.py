@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from pydicom import Dataset
 
-from cbmir_node.catalog.records import age_in_years, patient_identity, read_attributes
-from cbmir_node.catalog.vectors import EMBEDDING, FrameVectors
+from cbmir_node.catalog.reception.records import age_in_years, patient_identity, read_attributes
+from cbmir_node.catalog.vectors.rows import EMBEDDING, FrameVectors
 from cbmir_node.search.query import Example
 
 
@@ -24,7 +24,7 @@ def example_from_frames(
     frames : sequence of FrameVectors
         At least one, as `cbmir_node.vectorizing.frame_vectors` makes them.
     attributes : Dataset
-        The object's attributes of the catalogue (`catalog.records.RECORD_KEYWORDS`).
+        The object's attributes of the catalogue (`catalog.reception.records.RECORD_KEYWORDS`).
     model_sha256 : str
         What they were embedded with.
     """

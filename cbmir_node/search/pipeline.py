@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cbmir_node.catalog.candidates import CandidateConditions
-from cbmir_node.catalog.vector_lookup import Group, Int64Array, Places, VectorLookup
+from cbmir_node.catalog.vectors.candidates import CandidateConditions
+from cbmir_node.catalog.vectors.lookup import Group, Int64Array, Places, VectorLookup
 from cbmir_node.index import VectorArray
 from cbmir_node.search.comparison import Comparison
 from cbmir_node.search.examples import (

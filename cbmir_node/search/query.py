@@ -38,7 +38,7 @@ class Example:
     model_sha256 : str
         What it was embedded with.
     study_instance_uid, patient_identity : str
-        Whose it is (`catalog.records.patient_identity`). The node may have them too.
+        Whose it is (`catalog.reception.records.patient_identity`). The node may have them too.
     layers : mapping of str to float32 [N, E]
         The frames in the spaces ``embedding.<layer>``.
     codes : uint8 [N, B / 8], optional

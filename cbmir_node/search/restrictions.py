@@ -13,8 +13,8 @@ import math
 from collections.abc import Sequence
 from typing import TypeVar
 
-from cbmir_node.catalog.candidates import CandidateConditions
-from cbmir_node.catalog.vector_lookup import VectorLookup
+from cbmir_node.catalog.vectors.candidates import CandidateConditions
+from cbmir_node.catalog.vectors.lookup import VectorLookup
 from cbmir_node.search.examples import ResolvedExample
 from cbmir_node.search.query import Choices, SimilarityQuery
 

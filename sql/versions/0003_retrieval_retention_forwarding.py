@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-from cbmir_node.catalog.person_names import folded_groups
-from cbmir_node.catalog.representation import is_representative, sampling_order
+from cbmir_node.catalog.query.person_names import folded_groups
+from cbmir_node.catalog.reception.representation import is_representative, sampling_order
 
 revision = "0003"
 down_revision = "0002"

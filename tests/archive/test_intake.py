@@ -24,7 +24,7 @@ from cbmir_node.archive.header import read_header
 from cbmir_node.archive.store import Archive
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog, open_catalog
-from cbmir_node.catalog.registration import StoreOutcome
+from cbmir_node.catalog.reception.registration import StoreOutcome
 from cbmir_node.errors import ArchiveError, InvalidObjectError, OutOfSpaceError
 from cbmir_node.intake import Intake
 from tests.objects import make_object, write

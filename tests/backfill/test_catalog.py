@@ -7,10 +7,10 @@ from sqlalchemy import insert, update
 
 from cbmir_node.catalog import pulls, schema
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.group_commit import GroupCommit
 from cbmir_node.catalog.models import ModelRegistry
-from cbmir_node.catalog.records import make_record
-from cbmir_node.catalog.work_requests import NOT_KEPT
+from cbmir_node.catalog.reception.group_commit import GroupCommit
+from cbmir_node.catalog.reception.records import make_record
+from cbmir_node.catalog.work.requests import NOT_KEPT
 from tests.objects import make_object
 
 

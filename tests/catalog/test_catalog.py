@@ -17,17 +17,17 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import func, select
 
 from cbmir_node.catalog import consistency, schema
-from cbmir_node.catalog.candidates import CandidateConditions
 from cbmir_node.catalog.database import Catalog, open_catalog
-from cbmir_node.catalog.group_commit import GroupCommit
-from cbmir_node.catalog.hierarchy import find
 from cbmir_node.catalog.models import InstalledModel, ModelRegistry
-from cbmir_node.catalog.records import InstanceRecord, make_record
-from cbmir_node.catalog.registration import StoreOutcome, register
+from cbmir_node.catalog.query.hierarchy import find
+from cbmir_node.catalog.reception.group_commit import GroupCommit
+from cbmir_node.catalog.reception.records import InstanceRecord, make_record
+from cbmir_node.catalog.reception.registration import StoreOutcome, register
 from cbmir_node.catalog.statistics import count_states
-from cbmir_node.catalog.vector_lookup import VectorLookup
-from cbmir_node.catalog.vectors import CodeRows, FrameVectors, VectorRows, write_vectors
-from cbmir_node.catalog.work_queue import WorkQueue, lease_owners, release_leases
+from cbmir_node.catalog.vectors.candidates import CandidateConditions
+from cbmir_node.catalog.vectors.lookup import VectorLookup
+from cbmir_node.catalog.vectors.rows import CodeRows, FrameVectors, VectorRows, write_vectors
+from cbmir_node.catalog.work.queue import WorkQueue, lease_owners, release_leases
 from cbmir_node.errors import CatalogError, ConfigurationError, QueryError
 from tests.objects import make_object
 

@@ -10,9 +10,9 @@ from pydicom import Dataset
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.hierarchy import find
 from cbmir_node.catalog.keys import Level
-from cbmir_node.catalog.matching import condition
+from cbmir_node.catalog.query.conditions import condition
+from cbmir_node.catalog.query.hierarchy import find
 from cbmir_node.errors import QueryError
 from tests.catalog.test_catalog import record, store
 

@@ -10,9 +10,9 @@ from sqlalchemy import event
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.hierarchy import find
 from cbmir_node.catalog.keys import Level
-from cbmir_node.catalog.person_names import folded_groups
+from cbmir_node.catalog.query.hierarchy import find
+from cbmir_node.catalog.query.person_names import folded_groups
 
 PATIENTS = 3000
 

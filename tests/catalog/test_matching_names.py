@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.person_names import folded
+from cbmir_node.catalog.query.person_names import folded
 from tests.catalog.test_catalog import record, store
 from tests.catalog.test_matching import found
 

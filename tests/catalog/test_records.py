@@ -13,8 +13,13 @@ from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 from pydicom.tag import Tag
 
-from cbmir_node.catalog.moments import moments
-from cbmir_node.catalog.records import age_in_years, attribute_text, read_attributes, read_items
+from cbmir_node.catalog.query.moments import moments
+from cbmir_node.catalog.reception.records import (
+    age_in_years,
+    attribute_text,
+    read_attributes,
+    read_items,
+)
 from tests.objects import make_object
 
 JAPANESE = "Yamada^Tarou=山田^太郎=やまだ^たろう"

@@ -7,8 +7,8 @@ import time
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.models import ModelRegistry
 from cbmir_node.catalog.statistics import count_pending, count_requested_again
-from cbmir_node.catalog.work_queue import WorkQueue
-from cbmir_node.catalog.work_requests import request_again
+from cbmir_node.catalog.work.queue import WorkQueue
+from cbmir_node.catalog.work.requests import request_again
 from tests.catalog.test_catalog import record, store
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.retrieval import stored_objects, stored_objects_of
+from cbmir_node.catalog.query.retrieval import stored_objects, stored_objects_of
 from tests.catalog.test_catalog import record, store
 
 

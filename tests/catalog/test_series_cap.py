@@ -14,14 +14,14 @@ from sqlalchemy import select
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.models import InstalledModel, ModelRegistry
-from cbmir_node.catalog.records import InstanceRecord
-from cbmir_node.catalog.registration import register
-from cbmir_node.catalog.representation import is_representative, sampling_order
-from cbmir_node.catalog.series_cap import SKIPPED, drop_displaced, skip_surplus, stand_in
+from cbmir_node.catalog.reception.records import InstanceRecord
+from cbmir_node.catalog.reception.registration import register
+from cbmir_node.catalog.reception.representation import is_representative, sampling_order
 from cbmir_node.catalog.statistics import count_not_kept, count_pending, count_states
-from cbmir_node.catalog.vectors import FrameVectors, write_vectors
-from cbmir_node.catalog.work_queue import WorkQueue
-from cbmir_node.catalog.work_requests import request_again
+from cbmir_node.catalog.vectors.rows import FrameVectors, write_vectors
+from cbmir_node.catalog.work.queue import WorkQueue
+from cbmir_node.catalog.work.requests import request_again
+from cbmir_node.catalog.work.series_cap import SKIPPED, drop_displaced, skip_surplus, stand_in
 from tests.catalog.test_catalog import record, store
 
 CT, SC = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.7"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from cbmir_node.catalog.forward_queue import ForwardOutcome, ForwardQueue
+from cbmir_node.catalog.forwarding.queue import ForwardOutcome, ForwardQueue
 from cbmir_node.config import Settings
 from cbmir_node.stores import Stores
 from tests.cli.conftest import Command

@@ -9,8 +9,8 @@ from sqlalchemy import select
 
 from cbmir_node.catalog import consistency, schema
 from cbmir_node.catalog.models import InstalledModel
-from cbmir_node.catalog.work_queue import WorkQueue
-from cbmir_node.catalog.work_requests import request_again
+from cbmir_node.catalog.work.queue import WorkQueue
+from cbmir_node.catalog.work.requests import request_again
 from cbmir_node.stores import Stores
 from cbmir_node.worker import Worker
 from tests.cli.conftest import Command

@@ -13,8 +13,8 @@ from pydicom import Dataset
 
 from cbmir_node.archive.store import Archive
 from cbmir_node.catalog.database import Catalog, open_catalog
-from cbmir_node.catalog.hierarchy import Match, find
 from cbmir_node.catalog.keys import KEY_BY_KEYWORD, UNIQUE_KEY, Level
+from cbmir_node.catalog.query.hierarchy import Match, find
 from cbmir_node.config import Settings
 from cbmir_node.dicom.server import DicomServer
 from cbmir_node.errors import UnknownExampleError

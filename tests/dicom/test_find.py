@@ -16,9 +16,9 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate
 from pynetdicom.dimse_primitives import C_FIND
 from pynetdicom.dsutils import encode
 
-from cbmir_node.catalog.hierarchy import Match
-from cbmir_node.catalog.records import make_record
-from cbmir_node.catalog.registration import register
+from cbmir_node.catalog.query.hierarchy import Match
+from cbmir_node.catalog.reception.records import make_record
+from cbmir_node.catalog.reception.registration import register
 from cbmir_node.config import Settings
 from cbmir_node.dicom.answers import make_answer
 from cbmir_node.dicom.keys import FindKeys

@@ -16,7 +16,7 @@ from pynetdicom import StoragePresentationContexts
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 
-from cbmir_node.catalog.retrieval import StoredObject, stored_objects, stored_objects_of
+from cbmir_node.catalog.query.retrieval import StoredObject, stored_objects, stored_objects_of
 from cbmir_node.config import ImagingSettings
 from cbmir_node.dicom.client.association import Peer
 from cbmir_node.dicom.client.send import Sent, proposals, send

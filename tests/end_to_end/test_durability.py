@@ -22,9 +22,9 @@ from sqlalchemy import Connection, func, select
 from cbmir_node.archive.store import Archive
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog, open_catalog
-from cbmir_node.catalog.registration import StoreOutcome
+from cbmir_node.catalog.reception.registration import StoreOutcome
 from cbmir_node.catalog.statistics import count_states
-from cbmir_node.catalog.vector_lookup import VectorLookup
+from cbmir_node.catalog.vectors.lookup import VectorLookup
 from cbmir_node.config import Settings
 from cbmir_node.dicom.server import DicomServer
 from cbmir_node.errors import CatalogError

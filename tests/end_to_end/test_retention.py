@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cbmir_node.catalog.selection import study_named
-from cbmir_node.catalog.tombstones import bury_studies
+from cbmir_node.catalog.retention.selection import study_named
+from cbmir_node.catalog.retention.tombstones import bury_studies
 from cbmir_node.config import Settings
 from cbmir_node.verification import Verification
 from tests.dicom.peers import until

@@ -9,20 +9,20 @@ from dataclasses import replace
 import pytest
 
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.forward_overview import (
+from cbmir_node.catalog.forwarding.overview import (
     cancel_forwards,
     count_forwards,
     forwarded_studies,
     retry_forwards,
 )
-from cbmir_node.catalog.forward_queue import (
+from cbmir_node.catalog.forwarding.queue import (
     Forward,
     ForwardOutcome,
     ForwardQueue,
     forwarding_owners,
     release_forwards,
 )
-from cbmir_node.catalog.resting_destinations import rest_destination
+from cbmir_node.catalog.forwarding.resting_destinations import rest_destination
 from cbmir_node.config import ForwardingSettings
 from cbmir_node.forwarding.delivery import pause_after
 from tests.catalog.test_catalog import record, store

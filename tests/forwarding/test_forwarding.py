@@ -16,7 +16,7 @@ from pydicom.uid import CTImageStorage, MRImageStorage, generate_uid
 from sqlalchemy import select
 
 from cbmir_node.catalog import schema
-from cbmir_node.catalog.forward_overview import count_forwards
+from cbmir_node.catalog.forwarding.overview import count_forwards
 from cbmir_node.config import ForwardingRule, Settings
 from cbmir_node.dicom.client.association import Peer
 from cbmir_node.forwarding import forwarder

@@ -14,8 +14,8 @@ from sqlalchemy import func, select
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.vectors import FrameVectors, write_vectors
-from cbmir_node.catalog.work_queue import WorkQueue
+from cbmir_node.catalog.vectors.rows import FrameVectors, write_vectors
+from cbmir_node.catalog.work.queue import WorkQueue
 from cbmir_node.config import DicomSettings, Settings
 from cbmir_node.dicom.server import DicomServer
 from cbmir_node.node import open_intake

@@ -12,8 +12,8 @@ from pydicom import Dataset
 
 from cbmir_node.archive.store import Archive
 from cbmir_node.catalog import schema
-from cbmir_node.catalog.selection import studies_of_patient, study_named
-from cbmir_node.catalog.tombstones import bury_studies
+from cbmir_node.catalog.retention.selection import studies_of_patient, study_named
+from cbmir_node.catalog.retention.tombstones import bury_studies
 from cbmir_node.cli import main
 from cbmir_node.node import open_search
 from cbmir_node.retention import removal

@@ -12,8 +12,8 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage, generate_uid
 
-from cbmir_node.catalog import group_commit
-from cbmir_node.catalog.registration import register
+from cbmir_node.catalog.reception import group_commit
+from cbmir_node.catalog.reception.registration import register
 from cbmir_node.errors import SelectionError
 from cbmir_node.node import open_search
 from cbmir_node.retention import removal

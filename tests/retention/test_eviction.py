@@ -13,9 +13,9 @@ from sqlalchemy import select, update
 
 from cbmir_node.archive.store import Archive
 from cbmir_node.catalog import schema
-from cbmir_node.catalog.eviction import KEPT
-from cbmir_node.catalog.hierarchy import find
-from cbmir_node.catalog.registration import StoreOutcome
+from cbmir_node.catalog.query.hierarchy import find
+from cbmir_node.catalog.reception.registration import StoreOutcome
+from cbmir_node.catalog.retention.eviction import KEPT
 from cbmir_node.catalog.statistics import count_states
 from cbmir_node.node import open_intake, open_search
 from cbmir_node.retention import eviction

@@ -20,9 +20,9 @@ from sqlalchemy import update
 
 from cbmir_node.archive.store import Archive
 from cbmir_node.catalog import schema
-from cbmir_node.catalog.hierarchy import find
-from cbmir_node.catalog.modification import commit_change
-from cbmir_node.catalog.selection import studies_of_patient, study_named
+from cbmir_node.catalog.query.hierarchy import find
+from cbmir_node.catalog.retention.modification import commit_change
+from cbmir_node.catalog.retention.selection import studies_of_patient, study_named
 from cbmir_node.cli import main
 from cbmir_node.errors import CatalogError, InvalidObjectError, SelectionError
 from cbmir_node.retention import modification

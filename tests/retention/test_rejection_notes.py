@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from cbmir_node.catalog.group_commit import GroupCommit
+from cbmir_node.catalog.reception.group_commit import GroupCommit
 from cbmir_node.cli import main
 from cbmir_node.errors import CatalogError, RejectedObjectError
 from cbmir_node.retention.rejection_notes import (

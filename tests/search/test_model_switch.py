@@ -14,9 +14,9 @@ import pytest
 from cbmir_node import node as composition
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.models import InstalledModel, ModelRegistry
-from cbmir_node.catalog.vectors import FrameVectors, write_vectors
-from cbmir_node.catalog.work_queue import WorkQueue
-from cbmir_node.catalog.work_requests import request_again
+from cbmir_node.catalog.vectors.rows import FrameVectors, write_vectors
+from cbmir_node.catalog.work.queue import WorkQueue
+from cbmir_node.catalog.work.requests import request_again
 from cbmir_node.config import IndexSettings, SearchSettings, Settings
 from cbmir_node.errors import SnapshotError
 from cbmir_node.index import SpaceCache

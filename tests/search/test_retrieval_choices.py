@@ -13,10 +13,10 @@ from sqlalchemy import update
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.hierarchy import rows_by_number
 from cbmir_node.catalog.models import InstalledModel, ModelRegistry
-from cbmir_node.catalog.vectors import FrameVectors, write_vectors
-from cbmir_node.catalog.work_queue import WorkQueue
+from cbmir_node.catalog.query.hierarchy import rows_by_number
+from cbmir_node.catalog.vectors.rows import FrameVectors, write_vectors
+from cbmir_node.catalog.work.queue import WorkQueue
 from cbmir_node.config import IndexSettings, SearchSettings
 from cbmir_node.errors import NotEmbeddedError, QueryError
 from cbmir_node.search import pipeline

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.hierarchy import rows_by_number
 from cbmir_node.catalog.models import ModelRegistry
-from cbmir_node.catalog.vector_lookup import Group, Places, VectorLookup
-from cbmir_node.catalog.vectors import FrameVectors, write_vectors
-from cbmir_node.catalog.work_queue import WorkQueue
+from cbmir_node.catalog.query.hierarchy import rows_by_number
+from cbmir_node.catalog.vectors.lookup import Group, Places, VectorLookup
+from cbmir_node.catalog.vectors.rows import FrameVectors, write_vectors
+from cbmir_node.catalog.work.queue import WorkQueue
 from cbmir_node.config import IndexSettings, SearchSettings
 from cbmir_node.errors import (
     CatalogError,

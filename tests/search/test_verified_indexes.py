@@ -10,7 +10,7 @@ from sqlalchemy import update
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import open_catalog
-from cbmir_node.catalog.work_requests import request_again
+from cbmir_node.catalog.work.requests import request_again
 from cbmir_node.config import SearchSettings, Settings
 from cbmir_node.node import open_search
 from cbmir_node.search.query import Example, SimilarityQuery

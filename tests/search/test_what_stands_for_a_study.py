@@ -12,9 +12,9 @@ from sqlalchemy import insert, select
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.models import ModelRegistry
-from cbmir_node.catalog.vectors import FrameVectors, write_vectors
-from cbmir_node.catalog.work_queue import WorkQueue, set_state
-from cbmir_node.catalog.work_requests import request_missing_work
+from cbmir_node.catalog.vectors.rows import FrameVectors, write_vectors
+from cbmir_node.catalog.work.queue import WorkQueue, set_state
+from cbmir_node.catalog.work.requests import request_missing_work
 from cbmir_node.config import IndexSettings, SearchSettings
 from cbmir_node.errors import NotEmbeddedError
 from cbmir_node.search.engine import SimilaritySearch

@@ -13,7 +13,7 @@ from pynetdicom import build_context
 from pynetdicom.presentation import PresentationContext
 
 from cbmir_node.archive.store import Archive
-from cbmir_node.catalog.retrieval import StoredObject
+from cbmir_node.catalog.query.retrieval import StoredObject
 from cbmir_node.config import ImagingSettings
 from cbmir_node.dicom.client.association import Peer, association
 from cbmir_node.dicom.client.storage import NOT_KEPT, UNCOMPRESSED, Outcome, Sent, StorageUser

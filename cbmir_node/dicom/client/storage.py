@@ -17,7 +17,7 @@ from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 
 from cbmir_node.archive.store import Archive
-from cbmir_node.catalog.retrieval import StoredObject
+from cbmir_node.catalog.query.retrieval import StoredObject
 from cbmir_node.errors import CbmirError, PixelError
 from cbmir_node.imaging.decoder_process import DecoderProcess
 from cbmir_node.imaging.transcoding import can_transcode

@@ -17,9 +17,9 @@ from sqlalchemy import Connection, select, tuple_
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.locks import Lock, hold
-from cbmir_node.catalog.representation import number_of
-from cbmir_node.catalog.vectors import remove_vectors
-from cbmir_node.catalog.work_queue import Claim, held_claims, set_state
+from cbmir_node.catalog.reception.representation import number_of
+from cbmir_node.catalog.vectors.rows import remove_vectors
+from cbmir_node.catalog.work.queue import Claim, held_claims, set_state
 
 SKIPPED = "enough other images of its series are embedded"
 

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, func, or_, true
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.keys import KEY_BY_KEYWORD
-from cbmir_node.catalog.matching import conditions
+from cbmir_node.catalog.query.conditions import conditions
 
 _age = schema.studies.c.age_years
 

@@ -17,8 +17,8 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.locks import Lock, hold
-from cbmir_node.catalog.records import InstanceRecord
-from cbmir_node.catalog.registration import Duplicates, Registered, register
+from cbmir_node.catalog.reception.records import InstanceRecord
+from cbmir_node.catalog.reception.registration import Duplicates, Registered, register
 from cbmir_node.config import RetentionSettings
 from cbmir_node.errors import CatalogError
 

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, delete, exists, select
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.locks import Lock, hold
-from cbmir_node.catalog.unused_files import name_unused
-from cbmir_node.catalog.vectors import remove_vectors
+from cbmir_node.catalog.retention.unused_files import name_unused
+from cbmir_node.catalog.vectors.rows import remove_vectors
 
 _deleted, _instances = schema.deleted_objects.c, schema.instances.c
 _LEVELS = (

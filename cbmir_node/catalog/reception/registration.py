@@ -11,15 +11,15 @@ from typing import Any, Literal
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from cbmir_node.catalog import schema
-from cbmir_node.catalog.forward_queue import request_forwards
-from cbmir_node.catalog.records import InstanceRecord
-from cbmir_node.catalog.representation import sampling_order
-from cbmir_node.catalog.sequence_items import write_items
-from cbmir_node.catalog.tombstones import cause_of, forget_deletion
-from cbmir_node.catalog.unused_files import name_unused
+from cbmir_node.catalog.forwarding.queue import request_forwards
+from cbmir_node.catalog.query.sequence_items import write_items
+from cbmir_node.catalog.reception.records import InstanceRecord
+from cbmir_node.catalog.reception.representation import sampling_order
+from cbmir_node.catalog.retention.tombstones import cause_of, forget_deletion
+from cbmir_node.catalog.retention.unused_files import name_unused
 from cbmir_node.catalog.upsert import find_or_insert
-from cbmir_node.catalog.vectors import remove_vectors
-from cbmir_node.catalog.work_requests import request_work, reset_work
+from cbmir_node.catalog.vectors.rows import remove_vectors
+from cbmir_node.catalog.work.requests import request_work, reset_work
 from cbmir_node.config import RetentionSettings
 
 Duplicates = Literal["keep", "replace", "mend", "adopt"]

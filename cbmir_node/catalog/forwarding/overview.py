@@ -11,8 +11,8 @@ from sqlalchemy import ColumnElement, case, delete, func, select, update
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.forward_queue import ForwardState
-from cbmir_node.catalog.resting_destinations import wake_destination
+from cbmir_node.catalog.forwarding.queue import ForwardState
+from cbmir_node.catalog.forwarding.resting_destinations import wake_destination
 
 FORWARD_STATES: tuple[ForwardState, ...] = get_args(ForwardState)
 

@@ -11,7 +11,7 @@ from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.locks import Lock, hold
 from cbmir_node.catalog.upsert import insert_unless_present
-from cbmir_node.catalog.work_queue import WorkState
+from cbmir_node.catalog.work.queue import WorkState
 
 _work = schema.work.c
 NOT_KEPT = "its pixels are not kept here: send or pull it again"

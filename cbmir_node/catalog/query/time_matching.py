@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, or_
 
 from cbmir_node.catalog.keys import Key
-from cbmir_node.catalog.moments import moments
+from cbmir_node.catalog.query.moments import moments
 from cbmir_node.errors import QueryError
 
 _DATE = r"\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, case, func, select
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.eviction import KEPT
+from cbmir_node.catalog.retention.eviction import KEPT
 from cbmir_node.errors import SelectionError
 
 _patients, _studies, _series = schema.patients.c, schema.studies.c, schema.series.c

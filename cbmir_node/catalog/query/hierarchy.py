@@ -10,11 +10,11 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, sele
 from sqlalchemy.sql.selectable import FromClause
 
 from cbmir_node.catalog import schema
-from cbmir_node.catalog.computed_keys import COMPUTED_KEYS, computed, rows_not_kept
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.keys import KEYS, LEVELS, SEQUENCES, Level
-from cbmir_node.catalog.matching import MATCHED_COMPUTED_KEYS, conditions, level_of
-from cbmir_node.catalog.sequence_items import matching_items
+from cbmir_node.catalog.query.computed_keys import COMPUTED_KEYS, computed, rows_not_kept
+from cbmir_node.catalog.query.conditions import MATCHED_COMPUTED_KEYS, conditions, level_of
+from cbmir_node.catalog.query.sequence_items import matching_items
 
 _ROWS_AT_ONCE = 1000  # databases limit the parameters of a statement
 

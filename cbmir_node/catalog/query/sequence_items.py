@@ -8,7 +8,7 @@ from sqlalchemy import Connection, exists, insert, select
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.keys import SEQUENCE_BY_KEYWORD, Level, SequenceKey
-from cbmir_node.catalog.matching import item_conditions
+from cbmir_node.catalog.query.conditions import item_conditions
 
 
 def write_items(

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.models import InstalledModel
-from cbmir_node.catalog.vectors import EMBEDDING
+from cbmir_node.catalog.vectors.rows import EMBEDDING
 
 _vectors = schema.vectors.c
 _VECTORS_AT_ONCE = 2_000

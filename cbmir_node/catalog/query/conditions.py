@@ -12,8 +12,8 @@ from sqlalchemy import ColumnElement, and_, or_, select, true
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.keys import KEY_BY_KEYWORD, SEQUENCE_BY_KEYWORD, Key, Level, SequenceKey
-from cbmir_node.catalog.text_matching import name_condition, text_condition
-from cbmir_node.catalog.time_matching import (
+from cbmir_node.catalog.query.text_matching import name_condition, text_condition
+from cbmir_node.catalog.query.time_matching import (
     can_be_combined,
     combined_condition,
     read_range,

@@ -13,8 +13,8 @@ from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.keys import KEY_BY_KEYWORD, keys_of
 from cbmir_node.catalog.locks import Lock, hold
-from cbmir_node.catalog.records import age_in_years, value_columns
-from cbmir_node.catalog.unused_files import name_unused, take_into_use
+from cbmir_node.catalog.reception.records import age_in_years, value_columns
+from cbmir_node.catalog.retention.unused_files import name_unused, take_into_use
 from cbmir_node.catalog.upsert import find_or_insert
 from cbmir_node.errors import CatalogError
 

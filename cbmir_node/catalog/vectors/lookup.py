@@ -11,12 +11,12 @@ import numpy.typing as npt
 from sqlalchemy import Select, func, select
 
 from cbmir_node.catalog import schema
-from cbmir_node.catalog.candidates import CandidateConditions
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.keys import KEY_BY_KEYWORD
-from cbmir_node.catalog.matching import conditions
-from cbmir_node.catalog.series_cap import stand_in
-from cbmir_node.catalog.vectors import EMBEDDING
+from cbmir_node.catalog.query.conditions import conditions
+from cbmir_node.catalog.vectors.candidates import CandidateConditions
+from cbmir_node.catalog.vectors.rows import EMBEDDING
+from cbmir_node.catalog.work.series_cap import stand_in
 
 Int64Array = npt.NDArray[np.int64]
 Group = Literal["patient", "study", "series", "instance"]
@@ -120,7 +120,7 @@ class VectorLookup:
     def rows_of(self, group: Group, name: str) -> list[int]:
         """Return the rows of the studies, series or instances with this UID.
 
-        A patient's name is its identity (`catalog.records.patient_identity`).
+        A patient's name is its identity (`catalog.reception.records.patient_identity`).
         """
         column = _GROUP_COLUMN[group]
         with self._catalog.read() as connection:
@@ -136,7 +136,7 @@ class VectorLookup:
     def in_stand_ins(self, instances: Sequence[int]) -> Places:
         """Return the places of the vectors that represent images which were left out.
 
-        These are those of the nearest embedded image of the series (see `catalog.series_cap`).
+        These are those of the nearest embedded image of the series (see `catalog.work.series_cap`).
         """
         found = (stand_in(self._catalog, self._model, instance) for instance in instances)
         return self.in_groups("instance", [row for row in found if row is not None])

@@ -12,9 +12,9 @@ from pydicom.datadict import dictionary_VM, dictionary_VR
 from pydicom.multival import MultiValue
 
 from cbmir_node.catalog.keys import KEYS, LEVELS, SEQUENCES, Key, Level, SequenceKey, keys_of
-from cbmir_node.catalog.moments import moments
-from cbmir_node.catalog.person_names import folded_groups
-from cbmir_node.catalog.representation import is_representative
+from cbmir_node.catalog.query.moments import moments
+from cbmir_node.catalog.query.person_names import folded_groups
+from cbmir_node.catalog.reception.representation import is_representative
 
 _AGE = re.compile(r"(\d{1,3})([DWMY])")
 _UNITS_PER_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12, "Y": 1}

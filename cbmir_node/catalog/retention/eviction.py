@@ -9,8 +9,8 @@ from sqlalchemy import ColumnElement, and_, exists, func, literal_column, select
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.locks import Lock, hold
-from cbmir_node.catalog.removal import Removed
-from cbmir_node.catalog.unused_files import name_unused
+from cbmir_node.catalog.retention.removal import Removed
+from cbmir_node.catalog.retention.unused_files import name_unused
 
 _instances, _work, _models = schema.instances.c, schema.work.c, schema.models.c
 _forwards = schema.forwards.c

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, delete, func, insert, select
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.locks import Lock, hold
-from cbmir_node.catalog.work_queue import Claim, held_claims, set_state
+from cbmir_node.catalog.work.queue import Claim, held_claims, set_state
 
 _vectors = schema.vectors.c
 _removed = schema.removed_vectors.c

@@ -13,7 +13,7 @@ from sqlalchemy import delete, select, update
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.forward_queue import due_forwards, fitting_reason
+from cbmir_node.catalog.forwarding.queue import due_forwards, fitting_reason
 from cbmir_node.catalog.upsert import insert_unless_present
 
 _resting = schema.resting_destinations.c

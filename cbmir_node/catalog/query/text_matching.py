@@ -16,7 +16,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from cbmir_node.catalog.keys import Key
-from cbmir_node.catalog.person_names import folded
+from cbmir_node.catalog.query.person_names import folded
 
 _WILDCARD_VRS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
 _WILDCARDS = re.compile(r"[*?]")

@@ -1,0 +1,1 @@
+"""The queue of objects that are sent on."""

@@ -1,0 +1,1 @@
+"""Ordinary queries and retrievals: DICOM keys as SQL, matches and the objects they name."""

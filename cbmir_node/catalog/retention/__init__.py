@@ -1,0 +1,1 @@
+"""What leaves the catalogue again, what only loses its pixels, and what changes."""

@@ -1,0 +1,1 @@
+"""Vectors as rows, and the way from examples and filters to them and back."""

@@ -1,0 +1,1 @@
+"""Embedding work: who waits, who is claimed, which images of a series are enough."""
