@@ -22,14 +22,15 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 from servers import (
     RUN_DIGITS,
+    Measurement,
     Server,
     cpu_s,
     environment,
+    figures,
     make_slices,
     node,
     orthanc,
@@ -39,13 +40,6 @@ from servers import (
 _SEND_TIMEOUT_S = 180.0
 
 Key = tuple[str, int, bool]
-
-
-class Measurement(NamedTuple):
-    """Images per second, and the server's CPU time per image in milliseconds."""
-
-    rate: float
-    cpu_ms: float
 
 
 def write_parts(folder: Path, slices: Sequence[bytes], parts: int, run: int) -> list[Path]:
@@ -151,17 +145,12 @@ def summary(found: dict[Key, list[Measurement]]) -> list[dict[str, object]]:
     }
     rows: list[dict[str, object]] = []
     for (name, parts, nodelay), taken in sorted(found.items(), key=lambda item: item[0][1:]):
-        rates = [one.rate for one in taken]
         rows.append(
             {
                 "server": name,
                 "associations": parts,
                 "nodelay": nodelay,
-                "images_per_s": statistics.median(rates),
-                "lowest": min(rates),
-                "highest": max(rates),
-                "of_floor": statistics.median(rates) / floors[parts],
-                "server_cpu_ms": statistics.median(one.cpu_ms for one in taken),
+                **figures(taken, floors[parts]),
             }
         )
     return rows

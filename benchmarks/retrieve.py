@@ -18,24 +18,26 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 from pydicom import dcmread
-from servers import Server, cpu_s, environment, make_slices, node, orthanc, storescp
+from servers import (
+    Measurement,
+    Server,
+    cpu_s,
+    environment,
+    figures,
+    make_slices,
+    node,
+    orthanc,
+    storescp,
+)
 
 _TIMEOUT_S = 300.0
 _RECEIVER = "BENCH"
 _FLOOR = "storescu, from disk"
 
 Key = tuple[str, str, bool]
-
-
-class Measurement(NamedTuple):
-    """Images per second, and the server's CPU time per image in milliseconds."""
-
-    rate: float
-    cpu_ms: float
 
 
 def run(command: Sequence[str], nodelay: bool) -> float:
@@ -130,17 +132,12 @@ def summary(found: dict[Key, list[Measurement]]) -> list[dict[str, object]]:
     }
     rows: list[dict[str, object]] = []
     for (name, way, nodelay), taken in sorted(found.items(), key=lambda item: item[0][1:]):
-        rates = [one.rate for one in taken]
         rows.append(
             {
                 "server": name,
                 "way": way,
                 "nodelay": nodelay,
-                "images_per_s": statistics.median(rates),
-                "lowest": min(rates),
-                "highest": max(rates),
-                "of_floor": statistics.median(rates) / floors[nodelay],
-                "server_cpu_ms": statistics.median(one.cpu_ms for one in taken),
+                **figures(taken, floors[nodelay]),
             }
         )
     return rows

@@ -6,10 +6,11 @@ import json
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,25 @@ RUN_DIGITS = 6
 
 _START_TIMEOUT_S = 60.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+class Measurement(NamedTuple):
+    """Images per second, and the server's CPU time per image in milliseconds."""
+
+    rate: float
+    cpu_ms: float
+
+
+def figures(taken: Sequence[Measurement], floor: float) -> dict[str, float]:
+    """Return median, range and ratio to the floor of some measurements."""
+    rates = [one.rate for one in taken]
+    return {
+        "images_per_s": statistics.median(rates),
+        "lowest": min(rates),
+        "highest": max(rates),
+        "of_floor": statistics.median(rates) / floor,
+        "server_cpu_ms": statistics.median(one.cpu_ms for one in taken),
+    }
 
 
 class Server(NamedTuple):
