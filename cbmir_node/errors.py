@@ -79,6 +79,10 @@ class PeerUnreachableError(PeerError):
     """The other node does not answer, breaks off or has no place for us now; try later."""
 
 
+class PeerBusyError(PeerUnreachableError):
+    """The other node rejects an association for now."""
+
+
 class PeerRefusedError(PeerError):
     """The other node refuses us or what we ask or send; trying again changes nothing."""
 
@@ -144,4 +148,4 @@ class UnknownExampleError(QueryError):
 
 
 class NotEmbeddedError(QueryError):
-    """The example is in the catalogue but has no vector (pending, failed or without pixels)."""
+    """The example is in the catalogue but has no vector."""

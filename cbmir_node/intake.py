@@ -143,11 +143,12 @@ class Intake:
         note = self._rejection_note(incoming, header)
         path = self.archive.new_path(header.study_instance_uid, header.sop_instance_uid)
         stored = self.archive.keep(incoming, path)
-        if note is not None:
-            # before the note has its row: no crash can leave it without its effect
-            bury_objects(self._catalog, note.objects, note.cause, note.title)
+        # before the note has its row: no crash can leave it without its effect
+        rejects = note is not None and bury_objects(
+            self._catalog, note.objects, note.cause, note.title, header.sop_instance_uid
+        )
         receipt = self._commit(stored, header, source, self._duplicates, fetched=fetched)
-        if note is not None:
+        if note is not None and rejects:
             self._carry_out(note)
         if receipt.outcome is StoreOutcome.REFUSED:
             raise RejectedObjectError("rejected by a rejection note (IOCM): not stored again")

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
 import threading
-import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import IO
+from collections.abc import Mapping
 
 from cbmir_node.catalog.forwarding.overview import count_forwards
 from cbmir_node.catalog.statistics import count_objects, count_states
 from cbmir_node.config import Settings
 from cbmir_node.dicom.server import DicomServer
-from cbmir_node.errors import CbmirError, ConfigurationError
+from cbmir_node.errors import CbmirError
 from cbmir_node.forwarding.forwarder import Forwarder
 from cbmir_node.forwarding.rules import ForwardingRules
 from cbmir_node.intake import Intake
+from cbmir_node.presence import make_data_folder, only_node
 from cbmir_node.retention.duty import RetentionDuty
 from cbmir_node.search.engine import SimilaritySearch
 from cbmir_node.stores import Stores, open_stores
@@ -28,8 +24,6 @@ from cbmir_node.web.app import create_app
 from cbmir_node.web.server import HttpServer
 
 _MAINTENANCE_S = 2.0
-_LOCK_PATIENCE_S = 1.0
-_LOCK_FILE = "node.lock"
 
 _log = logging.getLogger(__name__)
 
@@ -61,9 +55,10 @@ class Node:
     def _start(self, exits: contextlib.ExitStack) -> None:
         """Start part by part; what was started is stopped in reverse order."""
         settings = self.settings
-        self.stores: Stores = open_stores(settings, create=True)
-        exits.callback(self.stores.close)
+        make_data_folder(settings.data_dir)
         exits.enter_context(only_node(settings.data_dir))
+        self.stores: Stores = open_stores(settings, create=True, alone=True)
+        exits.callback(self.stores.close)
         swept = self.stores.archive.sweep()
         if swept:
             _log.info("removed %d interrupted receptions", swept)
@@ -121,6 +116,8 @@ class Node:
             problems.append("the embedding worker is not running")
         if self._maintenance_error:
             problems.append(f"the index is not up to date: {self._maintenance_error}")
+        if self._forwarder.problem:
+            problems.append(f"objects are not sent on: {self._forwarder.problem}")
         if self._retention.problem:
             problems.append(f"nothing is deleted or evicted: {self._retention.problem}")
         try:
@@ -215,39 +212,3 @@ def open_search(stores: Stores, *, writable: bool) -> SimilaritySearch:
     return SimilaritySearch(
         stores.catalog, settings.index_path, settings.search, settings.index, writable=writable
     )
-
-
-def is_node_running(data_dir: Path) -> bool:
-    """Tell whether a node holds the data folder."""
-    path = data_dir / _LOCK_FILE
-    if not path.exists():
-        return False
-    with path.open("rb") as handle:
-        return not _lock(handle, fcntl.LOCK_SH)
-
-
-@contextlib.contextmanager
-def only_node(data_dir: Path) -> Iterator[None]:
-    """Hold the data folder for this node; the operating system frees it when the process ends."""
-    path = data_dir / _LOCK_FILE
-    with path.open("a+") as handle:
-        deadline = time.monotonic() + _LOCK_PATIENCE_S  # somebody may be asking `is_node_running`
-        while not _lock(handle, fcntl.LOCK_EX):
-            if time.monotonic() < deadline:
-                time.sleep(0.05)
-                continue
-            raise ConfigurationError(
-                f"data_dir: another node already runs on {data_dir}; stop it or choose another"
-            )
-        handle.truncate(0)
-        handle.write(f"{os.getpid()}\n")
-        handle.flush()
-        yield
-
-
-def _lock(handle: IO[str] | IO[bytes], kind: int) -> bool:
-    try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

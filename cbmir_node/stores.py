@@ -17,6 +17,7 @@ from cbmir_node.embedding.contract import ModelDescription
 from cbmir_node.embedding.session import EmbeddingModel
 from cbmir_node.embedding.store import ModelStore, shipped_model
 from cbmir_node.errors import ConfigurationError, ModelError
+from cbmir_node.presence import is_node_running, make_data_folder
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ class Stores:
         return self.registry.use(model)
 
 
-def open_stores(settings: Settings, *, create: bool) -> Stores:
+def open_stores(settings: Settings, *, create: bool, alone: bool = False) -> Stores:
     """Open the data folder.
 
     Parameters
@@ -98,22 +99,22 @@ def open_stores(settings: Settings, *, create: bool) -> Stores:
     settings : Settings
     create : bool
         Create what is missing, upgrade the schema and what is known of the models, and install
-        the shipped model when there is none in use.
+        the shipped model when there is none in use. The schema is left alone under a running node,
+        which may be an older one.
+    alone : bool
+        The caller holds the data folder (`presence.only_node`).
 
     Raises
     ------
     CatalogError, ArchiveError, ModelError, ConfigurationError
         Something cannot be opened; the message says what to do.
     """
+    if not alone:
+        _must_not_leave_files_of_root(settings.archive_path)
     if create:
-        try:
-            settings.data_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigurationError(
-                f"data_dir: cannot create {settings.data_dir}: {error.strerror}; "
-                "name another folder with --data-dir"
-            ) from error
-    catalog = open_catalog(settings.catalog_url, create=create)
+        make_data_folder(settings.data_dir)
+    upgrade = create and (alone or not is_node_running(settings.data_dir))
+    catalog = open_catalog(settings.catalog_url, create=upgrade)
     stores = Stores(
         settings,
         Archive(
@@ -134,6 +135,15 @@ def open_stores(settings: Settings, *, create: bool) -> Stores:
         stores.use(model)
         _log.info("using the shipped model %s:%s", model.name, model.version)
     return stores
+
+
+def _must_not_leave_files_of_root(archive: Path) -> None:
+    """Refuse root where another user's node keeps its files: it could not read root's."""
+    if os.geteuid() == 0 and archive.is_dir() and archive.stat().st_uid != 0:
+        raise ConfigurationError(
+            f"data_dir: {archive} belongs to {archive.owner()}, and could not use what root leaves "
+            f"there; run this as that user: sudo -u {archive.owner()} cbmir-node …"
+        )
 
 
 def process_identity() -> str:

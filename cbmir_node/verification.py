@@ -14,7 +14,8 @@ from cbmir_node.catalog.retention.removal import empty_rows, remove_all_empty
 from cbmir_node.catalog.retention.unused_files import all_unused_files
 from cbmir_node.errors import CbmirError, ConfigurationError, InvalidObjectError
 from cbmir_node.intake import Intake
-from cbmir_node.node import only_node, open_search
+from cbmir_node.node import open_search
+from cbmir_node.presence import only_node
 from cbmir_node.retention.removal import finish_removals
 from cbmir_node.stores import Stores
 
@@ -32,7 +33,10 @@ Kind = Literal[
 
 _REMEDIES: dict[Kind, str] = {
     "file without a row": "stored but never acknowledged; --repair takes it in",
-    "row without its file": "send the object again",
+    "row without its file": (
+        "send the object again; or --repair counts its pixels as not kept, so that "
+        "'pull SOURCE --again' fetches them"
+    ),
     "file damaged": "send the object again",
     "instance never queued": "--repair queues it",
     "embedded without a vector": "--repair queues it again",
@@ -107,15 +111,35 @@ class Verification:
         """Mend what can be mended; return what was."""
         # "keep", whatever is configured: a file without a row was never acknowledged, or a newer
         # one has taken its place
-        intake = Intake(self._stores.archive, self._stores.catalog, duplicates="keep")
+        intake = Intake(
+            self._stores.archive,
+            self._stores.catalog,
+            duplicates="keep",
+            retention=self._stores.settings.retention,
+        )
         try:
             mended = [finding for finding in findings if self._mend(finding, intake.adopt)]
         finally:
             intake.close()
+        mended += self._let_go(findings)
         mended += self._finish_removals(findings)
         index = [finding for finding in findings if finding.kind == "index differs"]
         if index and self._rebuild_index():
             mended += index
+        return mended
+
+    def _let_go(self, findings: Sequence[Finding]) -> list[Finding]:
+        """Take lost files from their rows, so that the objects count as ones without pixels."""
+        archive, catalog = self._stores.archive, self._stores.catalog
+        lost = [finding for finding in findings if finding.kind == "row without its file"]
+        if not lost or next(archive.files(), None) is None:
+            return []  # an archive without any file may just not be mounted
+        mended = []
+        for finding in lost:
+            path = consistency.file_of(catalog, finding.row)
+            if path and not archive.path(path).exists():
+                consistency.let_go(catalog, finding.row, path)
+                mended.append(finding)
         return mended
 
     def _finish_removals(self, findings: Sequence[Finding]) -> list[Finding]:

@@ -15,6 +15,8 @@ from sqlalchemy import delete, update
 
 from cbmir_node.archive.header import read_header
 from cbmir_node.catalog import schema
+from cbmir_node.catalog.retention.eviction import count_pixels
+from cbmir_node.catalog.work.requests import NOT_KEPT
 from cbmir_node.cli import main
 from cbmir_node.config import Settings
 from cbmir_node.index import SpaceCache
@@ -24,7 +26,15 @@ from cbmir_node.stores import Stores
 from cbmir_node.verification import Finding, Verification
 from cbmir_node.worker import Worker
 from tests.objects import make_object, write
-from tests.small_node import archive_file, drain, keep, open_small_stores, states, vectors_of_each
+from tests.small_node import (
+    archive_file,
+    drain,
+    keep,
+    open_small_stores,
+    states,
+    vectors_of_each,
+    work,
+)
 
 SOUND = 6
 
@@ -81,8 +91,50 @@ def test_a_lost_file_is_named_and_comes_back_when_it_is_sent_again(
     file.rename(copy)
     lost = ("row without its file", uids[1], False)
     assert verify(stores) == (1, [lost])
-    assert verify(stores, "--repair") == (1, [lost])
     import_again(stores, copy)
+    assert verify(stores, "--deep") == (0, [])
+
+
+@pytest.mark.parametrize("back", ["sent again", "found"])
+def test_a_lost_file_is_one_that_is_not_kept_once_repaired(
+    stores: Stores, uids: list[str], tmp_path: Path, back: str
+) -> None:
+    """So that `pull --again` fetches it; vectors stay, and what waits for pixels says so."""
+    (waiting,) = keep(stores, tmp_path, make_object())
+    files = {uid: archive_file(stores, uid) for uid in (uids[1], waiting)}
+    for uid, file in files.items():
+        file.rename(tmp_path / uid)
+    lost = [("row without its file", uid, True) for uid in files]
+    assert verify(stores, "--repair") == (0, lost)
+    assert verify(stores, "--deep") == (0, [])
+    assert count_pixels(stores.catalog)["not_kept"] == 2
+    assert work(stores)[waiting] == ("failed", NOT_KEPT, 0)
+    assert vectors_of_each(stores) == {**dict.fromkeys(uids, 1), waiting: 0}
+    for uid, file in files.items():
+        if back == "found":
+            file.parent.mkdir(exist_ok=True)
+            (tmp_path / uid).rename(file)
+        else:
+            import_again(stores, tmp_path / uid)
+    assert [mended for *_, mended in verify(stores, "--repair")[1]] == [True] * 2 * (
+        back == "found"
+    )
+    assert count_pixels(stores.catalog)["not_kept"] == 0
+    assert states(stores, [uids[1], waiting]) == ["embedded", "pending"]
+    assert verify(stores, "--deep") == (0, [])
+
+
+def test_an_archive_without_any_file_is_taken_for_one_that_is_not_mounted(
+    stores: Stores, uids: list[str], tmp_path: Path
+) -> None:
+    folders = [archive_file(stores, uid).parent.parent for uid in uids]
+    away = [(folder, tmp_path / folder.name) for folder in dict.fromkeys(folders)]
+    for folder, elsewhere in away:
+        folder.rename(elsewhere)
+    code, found = verify(stores, "--repair")
+    assert (code, [mended for *_, mended in found]) == (1, [False] * SOUND)
+    for folder, elsewhere in away:
+        elsewhere.rename(folder)
     assert verify(stores, "--deep") == (0, [])
 
 
@@ -287,12 +339,12 @@ def test_an_index_of_another_catalogue_is_rebuilt_once(
 
 
 def test_the_list_says_what_to_do(stores: Stores, uids: list[str]) -> None:
-    archive_file(stores, uids[1]).unlink()
+    cut(archive_file(stores, uids[1]))
     lose_work(stores, instance(stores, uids[2]))
     folder = str(stores.settings.data_dir)
     result = CliRunner().invoke(main, ["verify", "--data-dir", folder, "--repair"])
     assert result.exit_code == 1
-    assert f"row without its file: {uids[1]} (send the object again)" in result.output
+    assert f"file damaged: {uids[1]} (send the object again)" in result.output
     assert f"mended: instance never queued: {uids[2]} (--repair queues it)" in result.output
     assert "2 disagreements, 1 mended" in result.output
 

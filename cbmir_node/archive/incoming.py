@@ -29,9 +29,13 @@ class IncomingObject:
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
-        descriptor, name = tempfile.mkstemp(suffix=".part", dir=folder)
-        # held while this process lives: a node that starts meanwhile must not sweep it away
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        while True:
+            descriptor, name = tempfile.mkstemp(suffix=".part", dir=folder)
+            # held while this process lives: another one that sweeps must not take it away
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_nlink:
+                break
+            os.close(descriptor)  # it was swept before it was locked
         self._file = os.fdopen(descriptor, "wb")
         self.path = Path(name)
         self._digest = hashlib.sha256()

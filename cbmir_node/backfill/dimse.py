@@ -82,7 +82,7 @@ class DimsePacs:
                 for study in map(listed_study, asked.find("STUDY", keys))
                 if study.study_instance_uid and not (query.undated and study.study_date)
             ]
-            return Answer(studies, asked.limited)
+            return Answer(studies, asked.limited, asked.unreadable)
 
     def series(self, study_instance_uid: str) -> list[ListedSeries]:
         """List the series of a study."""

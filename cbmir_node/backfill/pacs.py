@@ -84,10 +84,13 @@ class Answer:
     studies : list of ListedStudy
     limited : bool
         Whether the PACS says that there are more. Not each that has a limit says so.
+    unreadable : int
+        How many more it listed, but in a way that cannot be read.
     """
 
     studies: list[ListedStudy]
     limited: bool = False
+    unreadable: int = 0
 
 
 class OtherPacs(Protocol):

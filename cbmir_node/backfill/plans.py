@@ -19,6 +19,10 @@ from cbmir_node.dicom.client.fetch import Retrieval
 from cbmir_node.errors import PeerRefusedError
 
 _INSTANCES_PER_RETRIEVAL = 100
+_OTHER_CONTENT = (
+    ", or with other content than the node knows them with (archive.duplicates = replace takes "
+    "them)"
+)
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,22 @@ class MissingImages:
     again : bool
         Look at each study anew, also at those that were fetched before, and fetch what was deleted
         here. What a rejection note named is left out in any case: the node would refuse it.
+    keeps_files : bool
+        Whether files stay for good, so that `again` brings back one that is not there.
     """
 
-    def __init__(self, pacs: OtherPacs, catalog: Catalog, *, again: bool = False) -> None:
+    def __init__(
+        self,
+        pacs: OtherPacs,
+        catalog: Catalog,
+        *,
+        again: bool = False,
+        keeps_files: bool = False,
+    ) -> None:
         self._pacs = pacs
         self._catalog = catalog
         self._again = again
+        self._needs_files = again and keeps_files
 
     def plan(self, study: ListedStudy) -> Plan:
         """Compare counts, then series, then instances: as little as tells what is missing."""
@@ -76,7 +90,8 @@ class MissingImages:
             return Plan()
         here = study_here(self._catalog, study.study_instance_uid)
         settled = self._settled(here)
-        if study.instances and len(settled) == study.instances:
+        # what was taken away here may be gone there, too, and another image in its place
+        if study.instances and len(self._present(here)) == study.instances:
             return Plan()
         if settled or (self._pacs.needs_sop_classes and not study.sop_classes):
             return self._by_comparison(study, here, settled)
@@ -85,10 +100,14 @@ class MissingImages:
 
     def lacking(self, study: ListedStudy, plan: Plan) -> str:
         """Count again."""
-        settled = self._settled(study_here(self._catalog, study.study_instance_uid))
+        here = study_here(self._catalog, study.study_instance_uid)
+        settled = self._settled(here)
         if plan.wanted:
-            missing = len(plan.wanted - settled)
-            return f"{missing} of {len(plan.wanted)} images did not come" if missing else ""
+            missing = plan.wanted - settled
+            if not missing:
+                return ""
+            came_not = f"{len(missing)} of {len(plan.wanted)} images did not come"
+            return came_not + (_OTHER_CONTENT if missing & here.known else "")
         if not settled:
             return "nothing came"
         if len(settled) < study.instances:
@@ -108,15 +127,26 @@ class MissingImages:
             )
 
     def _was_fetched(self, study: ListedStudy) -> bool:
-        """Tell whether the study was fetched and has not changed on the PACS since."""
+        """Tell whether the study was fetched and has not changed since, here or on the PACS.
+
+        Where the PACS does not count, nobody knows. What a rejection takes away here, a correction
+        replaces on the PACS: the count stays the same.
+        """
         before = pulled_study(self._catalog, self._pacs.name, study.study_instance_uid)
         return (
-            before is not None and before.state == "fetched" and before.instances == study.instances
+            before is not None
+            and before.state == "fetched"
+            and not before.reduced
+            and before.instances == study.instances > 0
         )
+
+    def _present(self, here: StudyHere) -> frozenset[str]:
+        """Return what is here as it should be."""
+        return here.known - here.without_file if self._needs_files else here.known
 
     def _settled(self, here: StudyHere) -> frozenset[str]:
         """Return what need not be fetched."""
-        settled = here.known | here.rejected
+        settled = self._present(here) | here.rejected
         return settled if self._again else settled | here.deleted
 
     def _by_comparison(self, study: ListedStudy, here: StudyHere, settled: frozenset[str]) -> Plan:
@@ -124,12 +154,14 @@ class MissingImages:
         missing: dict[str, list[str]] = {}
         whole: set[str] = set()
         classes: set[str] = set()
+        present = self._present(here)
         all_series = self._pacs.series(uid)
         if not all_series and not settled:
             raise PeerRefusedError(f"{self._pacs.name} lists no series of this study")
         for series in all_series:
             name = series.series_instance_uid
-            if series.instances and series.instances == len(here.series.get(name, ())):
+            here_of_it = present.intersection(here.series.get(name, ()))
+            if series.instances and series.instances == len(here_of_it):
                 continue
             listed = self._pacs.instances(uid, name)
             absent = [one for one in listed if one.sop_instance_uid not in settled]
@@ -183,10 +215,7 @@ class MissingPixels:
         left = plan.wanted & {one.sop_instance_uid for one in waiting}
         if not left:
             return ""
-        return (
-            f"{len(left)} of {len(plan.wanted)} images did not come, or with other content than "
-            "the node knows them with (archive.duplicates = replace takes them)"
-        )
+        return f"{len(left)} of {len(plan.wanted)} images did not come{_OTHER_CONTENT}"
 
     def record(self, study: ListedStudy, problem: str) -> None:
         """Do nothing: the work queue tells."""

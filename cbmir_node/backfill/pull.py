@@ -31,6 +31,8 @@ class Progress:
         Images that came.
     failures : dict of str to str
         Study Instance UID to reason.
+    incomplete : list of str
+        Why there are studies that were asked for and not even looked at.
     study_date : str
         Of the study that is being looked at.
     """
@@ -40,6 +42,7 @@ class Progress:
     present: int = 0
     images: int = 0
     failures: dict[str, str] = field(default_factory=dict)
+    incomplete: list[str] = field(default_factory=list)
     study_date: str = ""
 
 

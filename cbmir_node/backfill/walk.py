@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 from cbmir_node.backfill.pacs import Answer, ListedStudy, OtherPacs, StudyQuery, read_date
 from cbmir_node.errors import PeerRefusedError
-
-_log = logging.getLogger(__name__)
 
 _DAY = timedelta(days=1)
 _EARLIEST = date(1900, 1, 1)
@@ -29,18 +26,21 @@ class Selection:
     Attributes
     ----------
     study_date : str
-        ``YYYYMMDD``, or ``FROM-TO`` with either end open; empty for any date and none.
+        ``YYYYMMDD``, or ``FROM-TO`` with either end open; empty for any date.
     modalities : tuple of str
         Studies that contain one of them; empty for all.
     patient_id : str
     studies : tuple of str
         Study Instance UIDs; the other conditions do not apply then.
+    undated : bool
+        Also those without a date. No range of dates finds them: the PACS has to list all studies.
     """
 
     study_date: str = ""
     modalities: tuple[str, ...] = ()
     patient_id: str = ""
     studies: tuple[str, ...] = ()
+    undated: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,15 +116,25 @@ class StudyWalk:
         Which studies.
     today : date
         Where a walk without an end begins.
+    tell : callable
+        Told why studies may be left out.
     """
 
-    def __init__(self, pacs: OtherPacs, selection: Selection, today: date) -> None:
+    def __init__(
+        self,
+        pacs: OtherPacs,
+        selection: Selection,
+        today: date,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._pacs = pacs
         self._selection = selection
         self._today = today
         self._trusted = _SURELY_COMPLETE
         self._modality_is_a_key = True
-        self._warned = False
+        self._tell = tell
+        self._told: set[str] = set()
+        self._window_told = False
 
     def __iter__(self) -> Iterator[ListedStudy]:
         wanted = set(self._selection.modalities)
@@ -134,13 +144,15 @@ class StudyWalk:
         selection = self._selection
         if selection.studies:
             for uid in selection.studies:
-                answer = self._pacs.studies(StudyQuery(study_instance_uid=uid))
-                yield next(iter(answer.studies), ListedStudy(uid))
+                found = self._pacs.studies(StudyQuery(study_instance_uid=uid)).studies
+                if not found:
+                    self._incomplete(f"{self._pacs.name} has no study {uid}")
+                yield from found[:1]
         elif selection.patient_id:
             yield from self._of_patient()
         else:
             yield from self._by_date()
-            if not selection.study_date:
+            if selection.undated:
                 yield from self._undated()
 
     def _contains(self, study: ListedStudy, wanted: set[str]) -> bool:
@@ -155,9 +167,9 @@ class StudyWalk:
         query = StudyQuery(
             study_date=self._selection.study_date, patient_id=self._selection.patient_id
         )
-        answer = self._pacs.studies(query)
+        answer = self._search(query)
         if answer.limited:
-            _log.warning("the PACS does not list all studies of the patient")
+            self._incomplete("the PACS does not list all studies of the patient")
         yield from _newest_first(answer.studies)
 
     def _by_date(self) -> Iterator[ListedStudy]:
@@ -214,13 +226,19 @@ class StudyWalk:
         if not self._modality_is_a_key:
             query = replace(query, modality="")
         try:
-            return self._pacs.studies(query)
+            return self._answer(query)
         except PeerRefusedError:
             if not query.modality:
                 raise
-            answer = self._pacs.studies(replace(query, modality=""))
+            answer = self._answer(replace(query, modality=""))
             self._modality_is_a_key = False
             return answer
+
+    def _answer(self, query: StudyQuery) -> Answer:
+        answer = self._pacs.studies(query)
+        if answer.unreadable:
+            self._incomplete("the PACS lists studies in a way that cannot be read")
+        return answer
 
     def _complete(self, window: Window, modality: str) -> dict[str, ListedStudy]:
         """Return all studies of a window."""
@@ -232,7 +250,7 @@ class StudyWalk:
         halves = window.halves()
         if halves is None or len(inside) < len(answer.studies):  # it narrows no further
             if answer.limited:
-                self._warn(window)
+                self._incomplete_window(window)
             return found
         parts: dict[str, ListedStudy] = {}
         for half in halves:
@@ -241,14 +259,20 @@ class StudyWalk:
             self._trusted = max(self._trusted, len(found))
         return found | parts
 
-    def _warn(self, window: Window) -> None:
-        if not self._warned:
-            _log.warning(
-                "the PACS limits its answers and does not list all studies of %s %s; more may be "
-                "missing",
-                *(window.study_date(), window.study_time()),
+    def _incomplete_window(self, window: Window) -> None:
+        """Tell it of the first window only: there may be thousands."""
+        if not self._window_told:
+            self._window_told = True
+            when = f"{window.study_date()} {window.study_time()}".rstrip()
+            self._incomplete(
+                f"the PACS limits its answers and does not list all studies of {when}; more may be "
+                "missing"
             )
-        self._warned = True
+
+    def _incomplete(self, reason: str) -> None:
+        if reason not in self._told:
+            self._told.add(reason)
+            self._tell(reason)
 
     def _undated(self) -> Iterator[ListedStudy]:
         """List the studies without a date, which no range of dates finds."""
@@ -257,10 +281,10 @@ class StudyWalk:
             try:
                 answer = self._search(StudyQuery(modality=modality, undated=True))
             except PeerRefusedError as error:
-                _log.warning("studies without a date cannot be listed: %s", error)
+                self._incomplete(f"studies without a date cannot be listed: {error}")
                 return
             if answer.limited:
-                _log.warning(
+                self._incomplete(
                     "not all studies without a date are listed: name them by --study or --patient"
                 )
             found |= {study.study_instance_uid: study for study in answer.studies}

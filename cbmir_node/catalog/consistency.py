@@ -6,14 +6,15 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import and_, func, select, update
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.models import InstalledModel
 from cbmir_node.catalog.upsert import insert_unless_present
 from cbmir_node.catalog.vectors.rows import EMBEDDING
-from cbmir_node.catalog.work.requests import reset_work
+from cbmir_node.catalog.work.queue import set_state
+from cbmir_node.catalog.work.requests import NOT_KEPT, reset_work
 
 _PAGE = 10_000
 _FLOAT_BYTES = 4
@@ -60,9 +61,34 @@ def stored_instances(catalog: Catalog) -> Iterator[StoredInstance]:
 
 def has_file(catalog: Catalog, expected: StoredInstance) -> bool:
     """Tell whether an instance still has the file that it had when it was read."""
-    query = select(_instances.path).where(_instances.id == expected.instance)
+    return file_of(catalog, expected.instance) == expected.path
+
+
+def file_of(catalog: Catalog, instance: int) -> str | None:
+    """Return the file an instance has; empty without one, None when there is no such instance."""
     with catalog.read() as connection:
-        return connection.execute(query).scalar() == expected.path
+        query = select(_instances.path).where(_instances.id == instance)
+        path: str | None = connection.execute(query).scalar()
+    return path
+
+
+def let_go(catalog: Catalog, instance: int, path: str) -> None:
+    """Take a file that is lost from its instance, which has no pixels then.
+
+    What waits to be embedded, or could not be, does so no more before its pixels come again.
+    """
+    with catalog.write() as connection:
+        taken = connection.execute(
+            update(schema.instances)
+            .where(_instances.id == instance, _instances.path == path)
+            .values(path="")
+        )
+        if taken.rowcount:
+            models = select(_work.model).where(
+                _work.instance == instance, _work.state.in_(("pending", "failed"))
+            )
+            for model in connection.execute(models).scalars().all():
+                set_state(connection, model, [instance], "failed", NOT_KEPT)
 
 
 def to_be_removed(catalog: Catalog, until: float) -> list[str]:

@@ -11,7 +11,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from cbmir_node.errors import (
@@ -87,7 +87,7 @@ class Catalog:
         if revision != head:
             raise CatalogError(
                 f"the catalogue has schema {revision}, this program needs {head}; "
-                "run 'cbmir-node db upgrade'"
+                "stop the node, then run 'cbmir-node db upgrade'"
             )
 
     @contextmanager
@@ -193,7 +193,9 @@ def _create_engine(url: str) -> Engine:
 
 def _pool_options(url: str) -> dict[str, Any]:
     if _parse(url).get_backend_name() == "sqlite":
-        return {"connect_args": {"timeout": _BUSY_TIMEOUT_S}}
+        # a thread has one at most, and others limit the threads: dicom.max_associations for one
+        connect = {"timeout": _BUSY_TIMEOUT_S}
+        return {"connect_args": connect, "poolclass": QueuePool, "max_overflow": -1}
     return {"pool_pre_ping": True, "pool_size": 10, "max_overflow": 50}
 
 

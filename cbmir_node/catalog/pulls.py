@@ -33,11 +33,14 @@ class PulledStudy:
         What the PACS counted then; 0 where it does not count.
     attempts : int
         How often it was tried.
+    reduced : bool
+        Whether objects of it were deleted or rejected here since.
     """
 
     state: PullState
     instances: int
     attempts: int
+    reduced: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,14 +50,17 @@ class StudyHere:
     Attributes
     ----------
     series : mapping of str to set of str
-        Series Instance UID to the SOP Instance UIDs known, with their pixels or without.
+        Series Instance UID to the SOP Instance UIDs known, with their files or without.
     deleted, rejected : set of str
-        SOP Instance UIDs that were taken away on purpose.
+        SOP Instance UIDs that were taken away on purpose, and are not known any more.
+    without_file : set of str
+        SOP Instance UIDs that are known, but whose file is not kept.
     """
 
     series: Mapping[str, frozenset[str]]
     deleted: frozenset[str]
     rejected: frozenset[str]
+    without_file: frozenset[str]
 
     @property
     def known(self) -> frozenset[str]:
@@ -74,7 +80,15 @@ class InstanceHere:
 
 def pulled_study(catalog: Catalog, source: str, study_instance_uid: str) -> PulledStudy | None:
     """Return how far a study has got; None where it was never tried."""
-    query = select(_pulled.state, _pulled.instances, _pulled.attempts).where(
+    reduced = (
+        select(_deleted.sop_instance_uid)
+        .where(
+            _deleted.study_instance_uid == study_instance_uid,
+            _deleted.deleted_at >= _pulled.updated_at,
+        )
+        .exists()
+    )
+    query = select(_pulled.state, _pulled.instances, _pulled.attempts, reduced).where(
         _pulled.source == source, _pulled.study_instance_uid == study_instance_uid
     )
     with catalog.read() as connection:
@@ -125,7 +139,7 @@ def record_pulled(
 def study_here(catalog: Catalog, study_instance_uid: str) -> StudyHere:
     """Return what the catalogue has of a study."""
     instances = (
-        select(_series.series_instance_uid, _instances.sop_instance_uid)
+        select(_series.series_instance_uid, _instances.sop_instance_uid, _instances.path)
         .select_from(schema.studies.join(schema.series).join(schema.instances))
         .where(_studies.study_instance_uid == study_instance_uid)
     )
@@ -133,10 +147,17 @@ def study_here(catalog: Catalog, study_instance_uid: str) -> StudyHere:
         _deleted.study_instance_uid == study_instance_uid
     )
     with catalog.read() as connection:
-        series = _gathered(connection.execute(instances))
+        rows = connection.execute(instances).all()
         causes = _gathered(connection.execute(gone))
+    buried = frozenset().union(*causes.values())  # their rows go a little later
+    known = [(series, uid, path) for series, uid, path in rows if uid not in buried]
     nothing: frozenset[str] = frozenset()
-    return StudyHere(series, causes.get("deleted", nothing), causes.get("rejected", nothing))
+    return StudyHere(
+        _gathered((series, uid) for series, uid, _ in known),
+        causes.get("deleted", nothing),
+        causes.get("rejected", nothing),
+        frozenset(uid for _, uid, path in known if not path),
+    )
 
 
 def studies_without_pixels(catalog: Catalog) -> Iterator[str]:

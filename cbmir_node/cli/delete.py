@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from datetime import date
 
 import click
@@ -74,8 +75,7 @@ def delete(
         amount = extent(catalog, studies)
         if not as_json:
             _show(studies, amount, undated)
-        agreed = yes or dry_run or not studies or click.confirm("Delete them for good?")
-        if not agreed:
+        if not (yes or dry_run or not studies or _agrees()):
             raise click.Abort()
         deleted = 0
         if studies and not dry_run:
@@ -91,6 +91,15 @@ def delete(
         print_json({"selected": selected, "without_date": undated, "deleted_instances": deleted})
     elif studies and not dry_run:
         click.echo(f"deleted {deleted} instances")
+
+
+def _agrees() -> bool:
+    try:
+        return click.confirm("Delete them for good?")
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise click.UsageError("there is nobody to ask: give --yes") from None
 
 
 def _chosen(
@@ -122,5 +131,10 @@ def _show(studies: list[SelectedStudy], amount: Extent, undated: int) -> None:
         f"{amount.patients} patients, {amount.studies} studies, {amount.series} series, "
         f"{amount.instances} instances, {amount.kept_bytes} bytes of files"
     )
+    if amount.not_sent_on:
+        click.echo(
+            f"{amount.not_sent_on} of them were not sent on yet ('cbmir-node forward list'), and "
+            "will not be"
+        )
     if undated:
         click.echo(f"{undated} studies have no Study Date to tell by; they stay")

@@ -18,7 +18,7 @@ from cbmir_node.config import Settings
 from cbmir_node.embedding.providers import CUDA, available_providers
 from cbmir_node.errors import CbmirError, NoCatalogError
 from cbmir_node.index import gpu_count
-from cbmir_node.node import is_node_running
+from cbmir_node.presence import is_node_running
 from cbmir_node.stores import open_stores
 
 _FAISS_PACKAGES = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")

@@ -12,13 +12,16 @@ import click
 from cbmir_node.catalog.forwarding.overview import (
     FORWARD_STATES,
     ForwardedStudy,
+    add_forwards,
     cancel_forwards,
+    forward_destinations,
     forwarded_studies,
     retry_forwards,
 )
 from cbmir_node.catalog.forwarding.queue import ForwardState
 from cbmir_node.cli.options import as_json, print_json, print_table, settings_options
 from cbmir_node.config import Settings
+from cbmir_node.errors import SelectionError
 from cbmir_node.stores import Stores, open_stores
 
 _NOT_SENT: tuple[ForwardState, ...] = ("pending", "refused", "given_up")
@@ -58,7 +61,7 @@ def list_command(
     as_json: bool,
 ) -> None:
     """Show the queue, oldest first: a line per study, destination, state and reason."""
-    with _opened(settings) as stores:
+    with _opened(settings, destination) as stores:
         found = forwarded_studies(stores.catalog, states, destination, limit)
     if as_json:
         print_json([asdict(study) for study in found])
@@ -84,9 +87,22 @@ def list_command(
 @settings_options
 def retry(settings: Settings, destination: str | None, refused: bool) -> None:
     """Let a running node try at once what waits or was given up."""
-    with _opened(settings) as stores:
+    with _opened(settings, destination) as stores:
         objects = retry_forwards(stores.catalog, destination, refused=refused)
     click.echo(f"{objects} objects are due now")
+
+
+@forward.command(short_help="Send a study on, also once more.")
+@click.option("--destination", metavar="AE", required=True, help="Where to; one of peers.")
+@click.option("--study", metavar="UID", required=True, help="StudyInstanceUID.")
+@settings_options
+def add(settings: Settings, destination: str, study: str) -> None:
+    """Queue all kept objects of a study, whatever the rules say, and though they were sent."""
+    with _opened(settings, destination) as stores:
+        objects = add_forwards(stores.catalog, destination, study)
+    if not objects:
+        raise SelectionError(f"--study: no pixels of {study} are kept here; nothing can be sent")
+    click.echo(f"{objects} objects are to be sent to {destination}")
 
 
 @forward.command(short_help="Take objects out of the queue.")
@@ -98,18 +114,29 @@ def cancel(
     settings: Settings, destination: str, study: str | None, states: tuple[ForwardState, ...]
 ) -> None:
     """Take objects out of the queue; they stay in the archive."""
-    with _opened(settings) as stores:
+    with _opened(settings, destination) as stores:
         objects = cancel_forwards(stores.catalog, destination, states, study)
     click.echo(f"{objects} objects are not sent to {destination} any more")
 
 
 @contextmanager
-def _opened(settings: Settings) -> Iterator[Stores]:
+def _opened(settings: Settings, destination: str | None) -> Iterator[Stores]:
     stores = open_stores(settings, create=False)
     try:
+        if destination is not None:
+            _must_be_known(stores, destination)
         yield stores
     finally:
         stores.close()
+
+
+def _must_be_known(stores: Stores, destination: str) -> None:
+    known = sorted({*stores.settings.peers, *forward_destinations(stores.catalog)})
+    if destination not in known:
+        raise SelectionError(
+            f"--destination: {destination} is neither one of [peers] nor in the queue;"
+            f" there are {', '.join(known) or 'none'}"
+        )
 
 
 def _line(study: ForwardedStudy) -> list[object]:

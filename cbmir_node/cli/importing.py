@@ -39,6 +39,7 @@ def import_command(settings: Settings, paths: tuple[Path, ...], as_json: bool) -
     files = dicom_files(paths)
     stores = open_stores(settings, create=True)
     try:
+        stores.archive.sweep()  # a killed import may have left half an object
         intake = open_intake(stores)
         try:
             outcomes = _import_all(intake, files, quiet=as_json)

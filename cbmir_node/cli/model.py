@@ -14,7 +14,7 @@ from cbmir_node.embedding.check import ModelCheck, check_model
 from cbmir_node.embedding.contract import Breach, ModelDescription
 from cbmir_node.embedding.session import EmbeddingModel
 from cbmir_node.errors import ModelError, QueryError
-from cbmir_node.node import is_node_running
+from cbmir_node.presence import is_node_running
 from cbmir_node.search.choices import choose
 from cbmir_node.search.query import SimilarityQuery
 from cbmir_node.stores import Stores, open_stores

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import ExitStack
 from datetime import date, datetime
 from typing import Literal
 from urllib.parse import urlsplit
@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import click
 
 from cbmir_node.backfill.dimse import DimsePacs
+from cbmir_node.backfill.exclusive import only_pull
 from cbmir_node.backfill.pace import Hours, Pace
 from cbmir_node.backfill.pacs import ListedStudy, OtherPacs
 from cbmir_node.backfill.patience import PatientPacs
@@ -22,15 +23,16 @@ from cbmir_node.backfill.walk import Selection, StudyWalk
 from cbmir_node.catalog.pulls import studies_without_pixels
 from cbmir_node.cli.addresses import peer_named
 from cbmir_node.cli.options import as_json, settings_options
+from cbmir_node.cli.pull_folder import filled, looked_into
 from cbmir_node.cli.pull_report import StatusLine, preview, summarize
 from cbmir_node.cli.ranges import dates
 from cbmir_node.config import Settings
 from cbmir_node.errors import ConfigurationError, MissingPackageError
 from cbmir_node.intake import Intake
-from cbmir_node.node import is_node_running, open_intake
-from cbmir_node.stores import Stores, open_stores
+from cbmir_node.presence import is_node_running
 
 _INTERRUPTED = 130
+_UID = re.compile(r"[0-9.]{1,64}")
 
 
 def _hours(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Hours | None:
@@ -43,6 +45,15 @@ def _hours(_context: click.Context, _parameter: click.Parameter, text: str | Non
     if begin == end:
         raise click.BadParameter(f"{text!r} begins when it ends")
     return Hours(begin, end)
+
+
+def _uids(
+    _context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]
+) -> tuple[str, ...]:
+    for text in texts:
+        if not _UID.fullmatch(text):
+            raise click.BadParameter(f"{text!r} is no UID: digits and dots, 64 at most")
+    return texts
 
 
 def _listed(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, ...]:
@@ -63,7 +74,19 @@ def _listed(_context: click.Context, _parameter: click.Parameter, text: str) -> 
     help="Studies that contain one of these, as in CT,MR; they are fetched whole.",
 )
 @click.option("--patient", metavar="ID", default="", help="Studies of this patient.")
-@click.option("--study", "studies", metavar="UID", multiple=True, help="This study; repeatable.")
+@click.option(
+    "--study",
+    "studies",
+    metavar="UID",
+    multiple=True,
+    callback=_uids,
+    help="This study; repeatable.",
+)
+@click.option(
+    "--undated",
+    is_flag=True,
+    help="Also studies without a date; the PACS has to list all its studies for that.",
+)
 @click.option(
     "--by",
     type=click.Choice(["get", "move"]),
@@ -83,7 +106,7 @@ def _listed(_context: click.Context, _parameter: click.Parameter, text: str) -> 
     callback=_hours,
     help="Time of day to fetch in; outside it the command waits.",
 )
-@click.option("--dry-run", is_flag=True, help="Show what would be fetched.")
+@click.option("--dry-run", is_flag=True, help="Show what would be fetched; create nothing.")
 @click.option(
     "--evicted",
     is_flag=True,
@@ -92,7 +115,7 @@ def _listed(_context: click.Context, _parameter: click.Parameter, text: str) -> 
 @click.option(
     "--again",
     is_flag=True,
-    help="Compare studies that were fetched before, too, and fetch what was deleted here.",
+    help="Compare studies that were fetched before, too, and fetch what was deleted or lost here.",
 )
 @click.option(
     "--timeout",
@@ -110,6 +133,7 @@ def pull(
     modalities: tuple[str, ...],
     patient: str,
     studies: tuple[str, ...],
+    undated: bool,
     by: Literal["get", "move"],
     rate: float | None,
     hours: Hours | None,
@@ -125,20 +149,23 @@ def pull(
     was deleted here. Interrupted, it goes on where it stopped when it is given again. Works beside
     a running node and, by C-GET or DICOMweb, without one. For DICOMweb, DICOMWEB_TOKEN, or
     DICOMWEB_USER and DICOMWEB_PASSWORD, may be set in the environment. Exit code 1 when a study
-    failed.
+    failed, or the PACS did not list all.
     """
-    selection = Selection(study_date or "", modalities, patient, studies)
+    selection = Selection(study_date or "", modalities, patient, studies, undated)
     _check(selection, evicted=evicted, again=again)
     status = StatusLine(quiet=as_json)
-    with _opened(settings) as (stores, intake):
+    with ExitStack() as exits:
+        stores, intake = exits.enter_context(looked_into(settings) if dry_run else filled(settings))
         pace = Pace(rate, hours, tell=status.tell)
         pacs = PatientPacs(_pacs(source, settings, intake, by, timeout), pace)
+        if not dry_run and not studies:  # single studies are a small matter
+            exits.enter_context(only_pull(settings.data_dir, pacs.name))
         if evicted:
             planner: Planner = MissingPixels(stores.catalog)
-            todo: Iterable[ListedStudy] = map(ListedStudy, studies_without_pixels(stores.catalog))
         else:
-            planner = MissingImages(pacs, stores.catalog, again=again)
-            todo = StudyWalk(pacs, selection, date.today())
+            planner = MissingImages(
+                pacs, stores.catalog, again=again, keeps_files=not _evicts(settings)
+            )
         run = Pull(
             pacs,
             planner,
@@ -147,10 +174,17 @@ def pull(
             waits_for_room=_makes_room(settings),
             show=status.show,
         )
+        todo: Iterable[ListedStudy]
+        if evicted:
+            todo = map(ListedStudy, studies_without_pixels(stores.catalog))
+        else:
+            todo = StudyWalk(pacs, selection, date.today(), run.progress.incomplete.append)
         if dry_run:
             preview(run, todo, as_json=as_json)
         else:
             _carry_out(run, todo, status, as_json=as_json)
+        if run.progress.failures or run.progress.incomplete:
+            click.get_current_context().exit(1)
 
 
 def _carry_out(
@@ -164,37 +198,30 @@ def _carry_out(
     finally:
         status.clear()
         summarize(run.progress, as_json=as_json)
-    if run.progress.failures:
-        click.get_current_context().exit(1)
 
 
 def _makes_room(settings: Settings) -> bool:
     """Tell whether a running node takes pixels away, so that a full disk does not stay full."""
-    retention = settings.retention
-    evicts = retention.retain != "all" or retention.quota_gib > 0
-    return evicts and is_node_running(settings.data_dir)
+    return _evicts(settings) and is_node_running(settings.data_dir)
+
+
+def _evicts(settings: Settings) -> bool:
+    return settings.retention.retain != "all" or settings.retention.quota_gib > 0
 
 
 def _check(selection: Selection, *, evicted: bool, again: bool) -> None:
     """Refuse options that say nothing together."""
-    conditions = selection.study_date or selection.modalities or selection.patient_id
+    conditions = (
+        selection.study_date or selection.modalities or selection.patient_id or selection.undated
+    )
     if selection.studies and conditions:
         raise click.UsageError("--study names the studies; leave the other conditions out")
     if evicted and (selection.studies or conditions or again):
         raise click.UsageError("--evicted chooses the images itself; leave the conditions out")
-
-
-@contextmanager
-def _opened(settings: Settings) -> Iterator[tuple[Stores, Intake]]:
-    stores = open_stores(settings, create=True)
-    try:
-        intake = open_intake(stores)
-        try:
-            yield stores, intake
-        finally:
-            intake.close()
-    finally:
-        stores.close()
+    if selection.undated and selection.patient_id:
+        raise click.UsageError(
+            "--patient without --study-date finds studies without a date, too; leave --undated out"
+        )
 
 
 def _pacs(

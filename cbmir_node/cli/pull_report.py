@@ -35,9 +35,9 @@ def preview(run: Pull, studies: Iterable[ListedStudy], *, as_json: bool) -> None
     progress = run.progress
     if as_json:
         counts = {"seen": progress.seen, "present": progress.present}
-        print_json({**counts, "fetch": shown, "failures": _failures(progress)})
+        print_json({**counts, "fetch": shown, **_not_done(progress)})
     else:
-        _show_failures(progress)
+        _show_not_done(progress)
 
 
 def summarize(progress: Progress, *, as_json: bool) -> None:
@@ -46,26 +46,30 @@ def summarize(progress: Progress, *, as_json: bool) -> None:
         counts = {
             name: getattr(progress, name) for name in ("seen", "fetched", "present", "images")
         }
-        print_json({**counts, "failures": _failures(progress)})
+        print_json({**counts, **_not_done(progress)})
     else:
         click.echo(_counts(progress))
-        _show_failures(progress)
+        _show_not_done(progress)
 
 
-def _failures(progress: Progress) -> list[dict[str, str]]:
-    return [{"study": uid, "reason": reason} for uid, reason in progress.failures.items()]
+def _not_done(progress: Progress) -> dict[str, object]:
+    failures = [{"study": uid, "reason": reason} for uid, reason in progress.failures.items()]
+    return {"failures": failures, "incomplete": progress.incomplete}
 
 
-def _show_failures(progress: Progress) -> None:
+def _show_not_done(progress: Progress) -> None:
     for uid, reason in progress.failures.items():
         click.echo(f"failed {uid}: {reason}", err=True)
+    for reason in progress.incomplete:
+        click.echo(f"incomplete: {reason}", err=True)
 
 
 def _counts(progress: Progress) -> str:
     failed = f", {len(progress.failures)} failed" if progress.failures else ""
+    incomplete = "; there are more that were not looked at" if progress.incomplete else ""
     return (
         f"studies: {progress.seen} seen, {progress.fetched} fetched "
-        f"({_number_of_images(progress.images)}), {progress.present} were here{failed}"
+        f"({_number_of_images(progress.images)}), {progress.present} were here{failed}{incomplete}"
     )
 
 

@@ -11,7 +11,7 @@ from cbmir_node.catalog.retention.tombstones import count_tombstones
 from cbmir_node.catalog.statistics import count_objects, count_states, failures
 from cbmir_node.cli.options import as_json, print_json, print_table, settings_options
 from cbmir_node.config import Settings
-from cbmir_node.node import is_node_running
+from cbmir_node.presence import is_node_running
 from cbmir_node.stores import Stores, open_stores
 
 

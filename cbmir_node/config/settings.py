@@ -285,6 +285,15 @@ class Settings(_Section):
                 raise ValueError(f"{key}: there is no [peers.{ae_title}] with its host and port")
         return self
 
+    @model_validator(mode="after")
+    def _corrected_objects_go_on(self) -> Settings:
+        if self.forwarding.rules and self.archive.duplicates != "replace":
+            raise ValueError(
+                'forwarding.rules need archive.duplicates = "replace": a corrected object that is'
+                " not kept here would be acknowledged, and yet not sent on"
+            )
+        return self
+
     @property
     def archive_path(self) -> Path:
         """Folder of the received objects."""

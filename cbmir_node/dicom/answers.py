@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 
 from pydicom import DataElement, Dataset
 from pydicom.datadict import dictionary_VR
+from pydicom.tag import BaseTag, Tag
 
 from cbmir_node.catalog.keys import SEQUENCE_BY_KEYWORD
 from cbmir_node.catalog.query.hierarchy import Match
@@ -39,7 +41,7 @@ def make_answer(match: Match, keys: FindKeys, settings: Settings) -> Dataset:
         if keyword in SEQUENCE_BY_KEYWORD:
             items = match.items.get(keyword, [])
             sequence = [_item(item, wanted or tuple(item)) for item in items]
-            answer.add(DataElement(tag_of(keyword), "SQ", sequence))
+            answer.add(DataElement(_tag_and_vr(keyword)[0], "SQ", sequence))
         else:
             answer.add(_element(keyword, match.values.get(keyword, "")))
     character_set = answer_character_set(_texts(match, keys), keys.character_set)
@@ -60,7 +62,7 @@ def _grouped(requested: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
 def _texts(match: Match, keys: FindKeys) -> Iterator[str]:
     """Yield the text of an answer that follows Specific Character Set."""
     for keyword, text in match.values.items():
-        if dictionary_VR(keyword) in _TEXT_VRS:
+        if _tag_and_vr(keyword)[1] in _TEXT_VRS:
             yield text
     for path in keys.requested:
         for item in match.items.get(path.partition(".")[0], []):
@@ -79,12 +81,17 @@ def _element(keyword: str, text: str) -> DataElement:
 
     The catalogue keeps what senders wrote, so one bad value must not break an answer.
     """
-    vr = dictionary_VR(keyword)
+    tag, vr = _tag_and_vr(keyword)
     if vr in _NUMBER_RANGES:
-        return DataElement(tag_of(keyword), vr, _numbers(text, *_NUMBER_RANGES[vr]) or None)
-    if vr not in _TEXT_VRS:  # only text follows Specific Character Set
+        return DataElement(tag, vr, _numbers(text, *_NUMBER_RANGES[vr]) or None)
+    if vr not in _TEXT_VRS and not text.isascii():  # only text follows Specific Character Set
         text = text.encode("ascii", "replace").decode()
-    return DataElement(tag_of(keyword), vr, text or None)
+    return DataElement(tag, vr, text or None)
+
+
+@cache  # pydicom searches its dictionary each time
+def _tag_and_vr(keyword: str) -> tuple[BaseTag, str]:
+    return Tag(tag_of(keyword)), dictionary_VR(keyword)
 
 
 def _numbers(text: str, low: int, high: int) -> list[int]:

@@ -8,8 +8,9 @@ more than receiving an image.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
-from typing import Literal
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
+from typing import Any, Literal
 
 from pydicom.uid import (
     UID,
@@ -29,10 +30,14 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelGet,
     StudyRootQueryRetrieveInformationModelMove,
     Verification,
+    VideoEndoscopicImageStorage,
+    VideoMicroscopicImageStorage,
+    VideoPhotographicImageStorage,
     uid_to_service_class,
 )
 
 from cbmir_node.dicom.private import SIMILARITY_FIND
+from cbmir_node.imaging.transcoding import can_transcode
 
 View = Literal["main", "similarity"]
 """What an association may ask for; the called AE title chooses it."""
@@ -69,6 +74,9 @@ _STANDARD_ROOT = "1.2.840.10008."
 _STANDARD_STORAGE_ROOT = "1.2.840.10008.5.1.4.1.1."
 _NOT_STORAGE = re.compile(r"Storage (Commitment|Management|Service)|Media Storage")
 
+_VIDEO = frozenset(
+    {VideoEndoscopicImageStorage, VideoMicroscopicImageStorage, VideoPhotographicImageStorage}
+)
 _UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)
 _LOSSLESS = frozenset(
     f"1.2.840.10008.1.2.{suffix}"
@@ -142,11 +150,14 @@ def preference(transfer_syntax: str) -> int:
     return 2
 
 
-def _preference_in_sending(transfer_syntax: str) -> tuple[bool, int]:
+def _preference_in_sending(abstract_syntax: str, transfer_syntax: str) -> tuple[bool, int]:
     """Return the rank of a transfer syntax for objects that the node sends, best first.
 
-    One is chosen before anybody knows the objects, and most can only become uncompressed.
+    One is chosen before anybody knows the objects. Most can become uncompressed; video, which
+    nobody decompresses, stays what it is.
     """
+    if abstract_syntax in _VIDEO:
+        return can_transcode(transfer_syntax), preference(transfer_syntax)
     return transfer_syntax not in _UNCOMPRESSED, preference(transfer_syntax)
 
 
@@ -184,7 +195,9 @@ def supported_contexts(
         offered.setdefault(abstract_syntax, []).extend(accepted)
     supported = []
     for abstract_syntax, transfer_syntaxes in offered.items():
-        rank = _preference_in_sending if abstract_syntax in sent else preference
+        rank: Callable[[str], Any] = preference
+        if abstract_syntax in sent:
+            rank = partial(_preference_in_sending, abstract_syntax)
         ordered = sorted(dict.fromkeys(transfer_syntaxes), key=rank)
         # where no transfer syntax fits, naming one that was not proposed makes the answer say so
         context = build_context(abstract_syntax, ordered or [ExplicitVRLittleEndian])

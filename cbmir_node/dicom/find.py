@@ -17,7 +17,7 @@ from cbmir_node.catalog.query.hierarchy import find
 from cbmir_node.catalog.reception.records import attribute_text
 from cbmir_node.config import Settings
 from cbmir_node.dicom.answers import make_answer
-from cbmir_node.dicom.contexts import COMBINED_DATE_TIMES, RELATIONAL_QUERIES, View
+from cbmir_node.dicom.contexts import COMBINED_DATE_TIMES, RELATIONAL_QUERIES
 from cbmir_node.dicom.keys import read_keys, require_unique_keys
 from cbmir_node.dicom.private import ELEMENT_OF_FIELD, SIMILARITY_FIND
 from cbmir_node.dicom.similar import SimilarAnswers, similar_matches
@@ -73,33 +73,41 @@ class FindService:
     def respond(self, event: Any) -> Iterator[Response]:
         """Yield the responses to a pynetdicom C-FIND event, short of the final success."""
         association = event.assoc
+        caller, level, answers = association.requestor.ae_title, "", 0
         status = int(Status.CANCELLED)  # unless this generator is heard to its end
         try:
-            for number, response in enumerate(self._matches(event, association.view), start=1):
+            identifier = _decoded(event)
+            level = attribute_text(identifier, "QueryRetrieveLevel")
+            for response in self._matches(event, identifier):
                 if event.is_cancelled:
                     yield status, None
                     return
                 yield response
-                if number % _UNSENT_RESPONSES == 0:
+                answers += 1
+                if answers % _UNSENT_RESPONSES == 0:
                     association.wait_until_sent()
             status = int(Status.SUCCESS)
         except Exception as error:  # whatever it is, the peer must get its final response
             command = _failure_of(error)
             status = command.Status
-            _log.warning(
-                "C-FIND from %s: 0x%04X %s",
-                *(association.requestor.ae_title, status, command.ErrorComment),
-            )
+            _log.warning("C-FIND from %s: 0x%04X %s", caller, status, command.ErrorComment)
             yield command, None
         finally:
             self.statistics.count_find(association.view, status)
+            if status in (Status.SUCCESS, Status.CANCELLED):
+                _log.info(
+                    "C-FIND from %s: 0x%04X, %s level, %d answers",
+                    *(caller, status, level, answers),
+                )
 
-    def _matches(self, event: Any, view: View) -> Iterator[Response]:
+    def _matches(self, event: Any, identifier: Dataset) -> Iterator[Response]:
         sop_class = event.context.abstract_syntax
-        identifier = _decoded(event)
         if sop_class == SIMILARITY_FIND:
             return self._similar(identifier, private_class=True)
-        if view == "similarity" and attribute_text(identifier, "QueryRetrieveLevel") == "STUDY":
+        if (
+            event.assoc.view == "similarity"
+            and attribute_text(identifier, "QueryRetrieveLevel") == "STUDY"
+        ):
             return self._similar(identifier, private_class=False)
         patient_root = sop_class == PatientRootQueryRetrieveInformationModelFind
         return self._ordinary(

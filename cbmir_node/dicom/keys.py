@@ -34,7 +34,8 @@ class FindKeys:
         Keywords of all supported keys present, in the order of their tags; a sequence that is
         wanted whole by its own keyword, otherwise as in `matching`.
     has_unsupported : bool
-        Whether a standard key was sent that is not matched or not returned as it asks.
+        Whether a standard key was sent that is neither matched nor, without a value to match,
+        returned.
     character_set : tuple of str
         Specific Character Set of the request; empty for the default repertoire.
     """
@@ -87,7 +88,7 @@ def read_keys(
             requested.append(path)
         if path in matched and not is_universal(text):
             matching[path] = text
-        has_unsupported |= path not in returned or not (path in matched or is_universal(text))
+        has_unsupported |= path not in matched and not (path in returned and is_universal(text))
     return FindKeys(level, matching, tuple(requested), has_unsupported, _character_set(identifier))
 
 

@@ -25,7 +25,7 @@ def read_retrieval_keys(
     identifier : Dataset
         As decoded; values that break their VR do no harm.
     root : {"PATIENT", "STUDY"}
-        Of the information model.
+        Of the information model; level PATIENT is accepted in both.
     relational : bool
         Whether relational retrieval was negotiated: unique keys above the level may then be
         absent, or lists (PS3.4 C.4.2.2.2.1).
@@ -42,8 +42,10 @@ def read_retrieval_keys(
         The level does not belong to the model, or a unique key is absent, a wildcard, or a list
         where one value is wanted.
     """
-    levels = LEVELS[LEVELS.index(root) :]
     level = attribute_text(identifier, "QueryRetrieveLevel")
+    if level == "PATIENT":
+        root = "PATIENT"  # Orthanc asks the Study Root model so
+    levels = LEVELS[LEVELS.index(root) :]
     if level not in levels:
         raise _refused(f"QueryRetrieveLevel must be {', '.join(levels)}", "QueryRetrieveLevel")
     keys = {}

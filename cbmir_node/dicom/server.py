@@ -32,6 +32,7 @@ from cbmir_node.dicom.similar import SimilarAnswers
 from cbmir_node.dicom.statistics import Statistics
 from cbmir_node.dicom.store import store
 from cbmir_node.errors import ConfigurationError
+from cbmir_node.imaging.decoder_pool import DecoderPool
 from cbmir_node.intake import Intake
 
 _log = logging.getLogger(__name__)
@@ -72,7 +73,10 @@ class DicomServer:
         self._settings = settings.dicom
         self._intake = intake
         self._find = FindService(settings, catalog, search, self.statistics)
-        self._retrieve = RetrieveService(settings, catalog, intake.archive, self.statistics)
+        self._decoders = DecoderPool(settings.imaging)
+        self._retrieve = RetrieveService(
+            settings, catalog, intake.archive, self.statistics, self._decoders
+        )
         self._views: dict[str, View] = {
             settings.dicom.ae_title: "main",
             settings.dicom.similarity_ae_title: "similarity",
@@ -144,6 +148,7 @@ class DicomServer:
                 _log.warning("%d associations do not end", len(associations))
                 break
             time.sleep(0.02)
+        self._decoders.close()
         self._listener = None
 
     def _entity(self) -> ApplicationEntity:

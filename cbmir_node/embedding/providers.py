@@ -34,6 +34,8 @@ def onnxruntime() -> ModuleType:
     MissingPackageError
         It is not installed, or broken.
     """
+    # read when it is imported: none of its events is to leave a hospital, or to be kept at home
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         return importlib.import_module("onnxruntime")
     except ImportError as error:

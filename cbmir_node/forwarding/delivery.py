@@ -116,7 +116,7 @@ class Delivery:
         results = send(
             *(peer, objects, self._stores.archive),
             calling_ae_title=settings.dicom.ae_title,
-            timeout=settings.dicom.association_timeout_s,
+            timeout=settings.dicom.idle_timeout_s,
             imaging=settings.imaging,
             give_up=stop.is_set,
         )
@@ -138,8 +138,10 @@ class Delivery:
         """Tell whether to break off.
 
         An object without any answer may have ended the association; those behind it have not been
-        tried, and go over another one.
+        tried, and go over another one. What goes wrong here says nothing of the destination.
         """
+        if sent.is_local:
+            return False
         if sent.outcome != "failed":
             self._failures = 0
             return False
@@ -157,9 +159,10 @@ class Delivery:
             state: ForwardState = "refused" if sent.outcome == "refused" else "sent"
             return ForwardOutcome(forward.row, state, sent.reason, attempts, now)
         late = now - forward.requested_at > self._settings.give_up_days * _DAY_S
+        is_hopeless = late or not sent.object.path
         return ForwardOutcome(
             forward.row,
-            "given_up" if late else "pending",
+            "given_up" if is_hopeless else "pending",
             sent.reason,
             attempts,
             now + pause_after(attempts, self._settings),

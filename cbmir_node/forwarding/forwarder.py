@@ -42,6 +42,7 @@ class Forwarder:
         self._deliveries: dict[str, threading.Thread] = {}
         self._counted: Counter[tuple[str, str]] = Counter()
         self._problem = ""
+        self._broken: dict[str, str] = {}
 
     def start(self) -> None:
         """Begin, also with what an earlier process of this host left unfinished."""
@@ -61,6 +62,15 @@ class Forwarder:
         self._watch.join()
         for thread in self._deliveries.values():
             thread.join(max(0.0, deadline - time.monotonic()))
+
+    @property
+    def problem(self) -> str:
+        """Why nothing, or not everything, is sent on that is due; empty when all is well.
+
+        A destination that does not answer is no problem of this node.
+        """
+        broken = [f"to {title}: {reason}" for title, reason in list(self._broken.items())]
+        return "; ".join([self._problem, *broken] if self._problem else broken)
 
     def counts(self) -> Mapping[str, int]:
         """Return how many objects had which outcome since the start: ``TITLE outcome``."""
@@ -82,7 +92,10 @@ class Forwarder:
 
     def _look(self) -> None:
         """Start a thread for each destination that has something due and none yet."""
-        for destination in self._queue.due_destinations():
+        due = self._queue.due_destinations()
+        for settled in self._broken.keys() - set(due):  # cancelled, or sent by another node
+            self._broken.pop(settled, None)
+        for destination in due:
             busy = self._deliveries.get(destination)
             if busy is None or not busy.is_alive():
                 thread = threading.Thread(
@@ -98,8 +111,11 @@ class Forwarder:
         delivery = Delivery(self._stores, self._queue, destination, self._counted)
         try:
             delivery.run(self._stop)
-        except CatalogError as error:
-            _log.error("forwarding to %s broke off: %s", destination, error)
+            self._broken.pop(destination, None)
+        except CatalogError as error:  # it may answer again
+            if self._broken.get(destination) != str(error):
+                _log.error("forwarding to %s broke off: %s", destination, error)
+            self._broken[destination] = str(error)
         except Exception as error:  # a defect must not end forwarding, nor repeat every second
             _log.exception("forwarding to %s broke off", destination)
             delivery.rest(f"{type(error).__name__}: {error}")

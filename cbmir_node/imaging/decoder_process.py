@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -27,7 +28,7 @@ from cbmir_node.config import ImagingSettings
 from cbmir_node.errors import (
     DecoderDiedError,
     DecoderUnavailableError,
-    NoPixelsError,
+    OutOfSpaceError,
     PixelError,
 )
 from cbmir_node.imaging.network_input import Preprocessing, network_input
@@ -37,10 +38,12 @@ from cbmir_node.imaging.transcoding import transcode
 _START_TIMEOUT_S: Final = 120.0
 _ALARM_GRACE_S: Final = 2
 _EXIT_TIMEOUT_S: Final = 10
+_POLL_S: Final = 0.2
 _MIB: Final = 1 << 20
 
 _Job = tuple[Callable[..., Any], tuple[Any, ...]]
-_Answer = tuple[type[PixelError] | None, Any]
+_Answer = tuple[Exception | None, Any]
+_PROGRESS: Final = None  # comes before the answer, as often as there is any
 
 
 class NetworkInputFrame(NamedTuple):
@@ -67,8 +70,8 @@ class DecoderProcess:
     Parameters
     ----------
     settings : ImagingSettings
-        ``decode_timeout_s`` per object; ``decode_memory_mib``, what decoding may take on top of
-        the idle child; ``frames_per_instance``.
+        ``decode_timeout_s`` per object, of `transcode` per frame; ``decode_memory_mib``, what
+        decoding may take on top of the idle child; ``frames_per_instance``.
     """
 
     def __init__(self, settings: ImagingSettings) -> None:
@@ -85,7 +88,7 @@ class DecoderProcess:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._stop()
+        self.close()
 
     def decode(self, path: Path, preprocessing: Preprocessing) -> list[NetworkInputFrame]:
         """Decode an object's chosen frames to network inputs.
@@ -110,29 +113,55 @@ class DecoderProcess:
         return cast(list[Picture], self._ask(pictures, path, self._settings.frames_per_instance))
 
     def transcode(
-        self, path: Path, transfer_syntax: str, destination: Path, max_bytes: int
+        self,
+        path: Path,
+        transfer_syntax: str,
+        destination: Path,
+        max_bytes: int,
+        give_up: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Write an object uncompressed, see `transcoding.transcode`; raises as `decode` does."""
-        self._ask(transcode, path, transfer_syntax, destination, max_bytes)
+        """Write an object uncompressed, see `transcoding.transcode`; raises as both do.
 
-    def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        Once `give_up` is True the child is killed: a `DecoderDiedError`.
+        """
+        self._ask(transcode, path, transfer_syntax, destination, max_bytes, give_up=give_up)
+
+    def _ask(
+        self,
+        function: Callable[..., Any],
+        *arguments: Any,
+        give_up: Callable[[], bool] = lambda: False,
+    ) -> Any:
         connection = self._start()
         job: _Job = (function, arguments)
         try:
             connection.send(job)
-            if not connection.poll(self._settings.decode_timeout_s):
-                raise self._too_long()
-            error_class, content = connection.recv()
+            error, content = self._answer(connection, give_up)
         except (EOFError, ConnectionError):
             raise self._how_it_ended() from None
         except BaseException:  # timeout, or the caller was interrupted: an answer may still come
-            self._stop()
+            self.close()
             raise
-        if error_class is None:
+        if error is None:
             return content
-        if error_class is DecoderDiedError:  # out of memory: begin the next one with a clean heap
-            self._stop()
-        raise error_class(content)
+        if isinstance(error, DecoderDiedError):  # out of memory: the next one gets a clean heap
+            self.close()
+        raise error
+
+    def _answer(self, connection: Connection[Any, Any], give_up: Callable[[], bool]) -> _Answer:
+        """Wait for the answer as long as the child gets on."""
+        last_heard = time.monotonic()
+        while True:
+            left = last_heard + self._settings.decode_timeout_s - time.monotonic()
+            if connection.poll(max(0.0, min(left, _POLL_S))):
+                heard = connection.recv()
+                if heard is not _PROGRESS:
+                    return cast(_Answer, heard)
+                last_heard = time.monotonic()
+            elif left <= 0:
+                raise self._too_long()
+            if give_up():
+                raise DecoderDiedError("decoding was given up")
 
     def _start(self) -> Connection[Any, Any]:
         if self._connection is not None:
@@ -145,10 +174,10 @@ class DecoderProcess:
         except (EOFError, ConnectionError):
             raise _unavailable(f"it ended with {_in_words(self._end())}") from None
         except OSError as error:  # no more processes, files or memory
-            self._stop()
+            self.close()
             raise _unavailable(str(error)) from error
         except BaseException:  # timeout, or the caller was interrupted: it may still get ready
-            self._stop()
+            self.close()
             raise
         return self._connection
 
@@ -184,10 +213,11 @@ class DecoderProcess:
         if self._process is not None and self._process.pid is not None:
             self._process.join(_EXIT_TIMEOUT_S)
             code = self._process.exitcode
-        self._stop()
+        self.close()
         return code
 
-    def _stop(self) -> None:
+    def close(self) -> None:
+        """End the child; the next object starts another."""
         if self._connection is not None:
             self._connection.close()
         if self._process is not None and self._process.pid is not None:
@@ -214,28 +244,36 @@ def _serve(connection: Connection[Any, Any], memory_mib: int, timeout_s: float) 
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     logging.disable(logging.CRITICAL)  # pydicom logs what ends up in the answer
     _limit_memory(memory_mib)
+
+    def limit_time() -> None:
+        # should the parent be killed meanwhile, nobody else ends a codec that never returns
+        signal.setitimer(signal.ITIMER_REAL, timeout_s + _ALARM_GRACE_S)
+
+    def progress() -> None:
+        limit_time()
+        connection.send(_PROGRESS)
+
     try:
         connection.send("ready")
         while True:
             job = connection.recv()
-            # Should the parent be killed meanwhile, nobody else ends a codec that never returns.
-            signal.setitimer(signal.ITIMER_REAL, timeout_s + _ALARM_GRACE_S)
-            connection.send(_answer(job, memory_mib))
+            limit_time()
+            connection.send(_answer(job, memory_mib, progress))
             signal.setitimer(signal.ITIMER_REAL, 0)
     except (EOFError, ConnectionError):
         return
 
 
-def _answer(job: _Job, memory_mib: int) -> _Answer:
+def _answer(job: _Job, memory_mib: int, progress: Callable[[], None]) -> _Answer:
     function, arguments = job
+    if function is transcode:  # of all frames: it may take as long as it gets on
+        arguments = (*arguments, progress)
     try:
         return None, function(*arguments)
-    except NoPixelsError as error:
-        return NoPixelsError, str(error)
-    except PixelError as error:
-        return PixelError, str(error)
+    except (PixelError, OutOfSpaceError, OSError) as error:
+        return error, None
     except MemoryError:
-        return DecoderDiedError, f"decoding needed more than {memory_mib} MiB"
+        return DecoderDiedError(f"decoding needed more than {memory_mib} MiB"), None
 
 
 def _network_inputs(

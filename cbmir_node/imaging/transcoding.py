@@ -11,22 +11,19 @@ from __future__ import annotations
 
 import struct
 import warnings
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from io import BytesIO
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import BinaryIO, Final
 
 import numpy as np
 from pydicom.dataelem import RawDataElement
-from pydicom.filereader import data_element_generator, read_dataset, read_preamble
-from pydicom.tag import BaseTag, Tag
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.tag import Tag
+from pydicom.uid import UID
 
-from cbmir_node.errors import PixelError
+from cbmir_node.errors import OutOfSpaceError, PixelError
+from cbmir_node.imaging.data_set_source import PIXEL_DATA, DataSetSource, PixelHeader, open_data_set
 from cbmir_node.imaging.decoders import CODECS, RLE_LOSSLESS, StoredFrame
 from cbmir_node.imaging.display import rgb_of_ybr
 from cbmir_node.imaging.element_encoding import (
@@ -41,14 +38,11 @@ from cbmir_node.imaging.image_pixel import ImagePixel
 from cbmir_node.imaging.native_pixels import NativePixels
 from cbmir_node.imaging.pixel_source import NATIVE, open_pixels
 
-_PIXEL_DATA: Final = 0x7FE00010
-_VR_OF_PIXELS: Final = {0x7FE00008: "OF", 0x7FE00009: "OD", _PIXEL_DATA: "OW"}
 _OFFSET_TABLES: Final = (0x7FE00001, 0x7FE00002, 0x7FE00003)
 _PHOTOMETRIC_INTERPRETATION: Final = 0x00280004
 _PLANAR_CONFIGURATION: Final = 0x00280006
 _HIGH_BIT: Final = 0x00280102
 _LOSSY, _LOSSY_METHOD = 0x00282110, 0x00282114
-_SEQUENCE_END: Final = 0xFFFEE0DD
 _LONGEST_VALUE: Final = 0xFFFFFFFE
 _CHUNK: Final = 1 << 20
 _LONGEST_REASON: Final = 200
@@ -70,7 +64,13 @@ def can_transcode(transfer_syntax: str) -> bool:
     return transfer_syntax in NATIVE or transfer_syntax in CODECS or transfer_syntax == RLE_LOSSLESS
 
 
-def transcode(path: Path, transfer_syntax: str, destination: Path, max_bytes: int) -> None:
+def transcode(
+    path: Path,
+    transfer_syntax: str,
+    destination: Path,
+    max_bytes: int,
+    progress: Callable[[], None] = lambda: None,
+) -> None:
     """Write an object's data set in an uncompressed transfer syntax.
 
     Parameters
@@ -83,103 +83,48 @@ def transcode(path: Path, transfer_syntax: str, destination: Path, max_bytes: in
         Becomes the data set without file meta information.
     max_bytes : int
         Most bytes of pixels to write.
+    progress : callable, optional
+        Called after every frame, and every MiB of native pixels.
 
     Raises
     ------
     PixelError
-        The pixels cannot be decoded, or are too many for `max_bytes` or for a value's length.
+        The pixels cannot be decoded, or are too many for a value's length.
+    OutOfSpaceError
+        They are more than `max_bytes`.
+    OSError
+        A file cannot be read or written; the object is not to blame.
     """
     with warnings.catch_warnings(), destination.open("wb") as out:
         # pydicom warns of every irregularity; what matters of them ends in an error here
         warnings.simplefilter("ignore")
         try:
-            with _open(path) as source:
-                _Transcoding(path, source, encoding_of(transfer_syntax), out, max_bytes).run()
-        except (PixelError, MemoryError):
+            with open_data_set(path) as source:
+                if not can_transcode(source.transfer_syntax):
+                    name = UID(source.transfer_syntax).name
+                    raise PixelError(f"transfer syntax {name} cannot be decoded")
+                target = encoding_of(transfer_syntax)
+                _Transcoding(path, source, target, out, max_bytes, progress).run()
+        except (PixelError, OutOfSpaceError, MemoryError):
             raise
         except Exception as error:  # pydicom and the codecs raise almost any class on bad input
+            if isinstance(error, OSError) and error.errno is not None:  # those of codecs have none
+                raise
             reason = f"{type(error).__name__}: {error}"
             raise PixelError(reason[:_LONGEST_REASON]) from error
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A data set, opened at its first element."""
-
-    file: BinaryIO
-    transfer_syntax: str
-
-    @property
-    def is_little_endian(self) -> bool:
-        return encoding_of(self.transfer_syntax).little
-
-    def read_to_pixels(self) -> tuple[list[Element], _PixelHeader | None]:
-        """Read the elements before the pixels and the header of the pixels, if there are any."""
-        headers: list[_PixelHeader] = []
-
-        def stop(tag: int, vr: str | None, length: int) -> bool:
-            if tag in _VR_OF_PIXELS:
-                headers.append(_PixelHeader(tag, vr or _VR_OF_PIXELS[tag], length))
-            return tag in _VR_OF_PIXELS
-
-        elements = list(self._elements(stop))
-        if not headers:
-            return elements, None
-        # pydicom has gone back to before the header
-        is_implicit = encoding_of(self.transfer_syntax).implicit
-        self.file.seek(8 if is_implicit else 12, 1)
-        return elements, headers[0]
-
-    def read_rest(self) -> list[Element]:
-        """Read the elements that are left."""
-        return list(self._elements(None))
-
-    def skip_fragments(self) -> None:
-        """Go behind encapsulated pixels, item by item (PS3.5 Annex A.4)."""
-        while len(head := self.file.read(8)) == 8:
-            group, number, length = struct.unpack("<HHL", head)
-            if group << 16 | number == _SEQUENCE_END:
-                return
-            self.file.seek(length, 1)
-        raise PixelError("the encapsulated pixels have no end")
-
-    def _elements(
-        self, stop: Callable[[BaseTag, str | None, int], bool] | None
-    ) -> Iterator[Element]:
-        encoding = encoding_of(self.transfer_syntax)
-        return data_element_generator(self.file, *encoding, stop_when=stop)
-
-
-class _PixelHeader(NamedTuple):
-    tag: int
-    vr: str
-    length: int
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[_Source]:
-    with path.open("rb") as file:
-        read_preamble(file, force=True)
-        meta = read_dataset(
-            file,
-            is_implicit_VR=False,
-            is_little_endian=True,
-            stop_when=lambda tag, _vr, _length: tag >> 16 != 2,
-        )
-        syntax = str(meta.get("TransferSyntaxUID", ""))
-        if not can_transcode(syntax):
-            raise PixelError(f"transfer syntax {UID(syntax).name} cannot be decoded")
-        if syntax == DeflatedExplicitVRLittleEndian:
-            yield _Source(BytesIO(zlib.decompress(file.read(), -zlib.MAX_WBITS)), syntax)
-        else:
-            yield _Source(file, syntax)
 
 
 class _Transcoding:
     """One object on its way from one transfer syntax to another."""
 
     def __init__(
-        self, path: Path, source: _Source, target: Encoding, out: BinaryIO, max_bytes: int
+        self,
+        path: Path,
+        source: DataSetSource,
+        target: Encoding,
+        out: BinaryIO,
+        max_bytes: int,
+        progress: Callable[[], None],
     ) -> None:
         self._path = path
         self._source = source
@@ -187,7 +132,8 @@ class _Transcoding:
         self._target = target
         self._out = out
         self._writer = ElementWriter(out, target)
-        self._max_bytes = min(max_bytes, _LONGEST_VALUE)
+        self._max_bytes = max_bytes
+        self._progress = progress
 
     def run(self) -> None:
         read, pixels = self._source.read_to_pixels()
@@ -204,7 +150,7 @@ class _Transcoding:
             raise PixelError("the pixels are not encapsulated as their transfer syntax says")
         self._writer.write(self._source.read_rest())
 
-    def _copy(self, pixels: _PixelHeader) -> None:
+    def _copy(self, pixels: PixelHeader) -> None:
         """Copy native pixels, in the byte order of the target."""
         left = pixels.length
         self._check_size(left)
@@ -216,24 +162,28 @@ class _Transcoding:
                 raise PixelError(f"{left} bytes of the pixels are missing")
             self._out.write(byte_swapped(chunk, pixels.vr) if swap else chunk)
             left -= len(chunk)
+            self._progress()
 
     def _write_decoded(self, elements: dict[int, Element]) -> None:
         """Write what describes decoded pixels, and the pixels frame by frame."""
         with open_pixels(self._path, pictures_only=False) as pixels:
             image = pixels.image
+            if image.bits_allocated == 1 and self._syntax == RLE_LOSSLESS:
+                raise PixelError("RLE of one-bit pixels has no decoder")
             size = self._size(image)
             frames = (self._as_sent(frame, image) for frame in pixels.frames())
             first = next(frames)
             self._describe(elements, first.photometric_interpretation, image)
             self._writer.write(elements.values())
             vr = "OB" if image.bits_allocated <= 8 else "OW"
-            self._writer.write_header(_PIXEL_DATA, vr, size + size % 2)
+            self._writer.write_header(PIXEL_DATA, vr, size + size % 2)
             native = NativePixels(image)
             for frame in chain([first], frames):
                 if frame.photometric_interpretation != first.photometric_interpretation:
                     raise PixelError("the frames are not all in the same colour space")
                 values = native.encode(frame.values)
                 self._out.write(values if self._target.little else byte_swapped(values, vr))
+                self._progress()
             self._out.write(native.rest() + b"\0" * (size % 2))
 
     def _describe(self, elements: dict[int, Element], photometric: str, image: ImagePixel) -> None:
@@ -257,8 +207,12 @@ class _Transcoding:
         return size
 
     def _check_size(self, size: int) -> None:
+        if size > _LONGEST_VALUE:
+            raise PixelError(f"{size} bytes of pixels are more than a value can have")
         if size > self._max_bytes:
-            raise PixelError(f"{size} bytes of pixels are more than the {self._max_bytes} allowed")
+            raise OutOfSpaceError(
+                f"{size} bytes of pixels are more than the {self._max_bytes} there is room for"
+            )
 
     def _as_sent(self, frame: StoredFrame, image: ImagePixel) -> StoredFrame:
         """Undo what lossy compression does to values and colours."""

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 
 from cbmir_node.archive.store import Archive
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.retention.selection import SelectedStudy, patients_left_empty
+from cbmir_node.catalog.retention.selection import (
+    SelectedStudy,
+    count_not_sent_on,
+    patients_left_empty,
+)
 from cbmir_node.catalog.retention.tombstones import bury_studies
 from cbmir_node.retention.removal import remove_buried_objects
 
@@ -28,6 +32,8 @@ class Extent:
         That have no other study.
     kept_bytes : int
         Of the files that are here.
+    not_sent_on : int
+        Instances that a rule of ``[forwarding]`` passes on and that a destination has not got.
     """
 
     patients: int
@@ -35,6 +41,7 @@ class Extent:
     series: int
     instances: int
     kept_bytes: int
+    not_sent_on: int
 
 
 def extent(catalog: Catalog, studies: Sequence[SelectedStudy]) -> Extent:
@@ -45,6 +52,7 @@ def extent(catalog: Catalog, studies: Sequence[SelectedStudy]) -> Extent:
         sum(study.series for study in studies),
         sum(study.instances for study in studies),
         sum(study.kept_bytes for study in studies),
+        count_not_sent_on(catalog, studies),
     )
 
 

@@ -9,7 +9,7 @@ import time
 
 from cbmir_node.archive.store import Archive
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.retention.eviction import evict, evictable, kept_bytes
+from cbmir_node.catalog.retention.eviction import Evictable, evict, evictable, kept_bytes
 from cbmir_node.catalog.retention.removal import Removed
 from cbmir_node.config import RetentionSettings
 from cbmir_node.retention.removal import AT_ONCE, Wait, discard
@@ -79,33 +79,40 @@ class Eviction:
         if over and not self._over_quota:
             _log.warning(
                 "the archive is above retention.quota_gib, and what is left still waits to be "
-                "embedded or sent on"
+                "embedded, or was not sent on (see 'cbmir-node forward list')"
             )
         self._over_quota = over
         return evicted
 
     def _evict(self, size_bytes: float, received_before: float, *, failed_too: bool) -> Removed:
-        """Evict the oldest instances until they make up a size."""
+        """Evict the instances received first until they make up a size."""
         instances, evicted_bytes = 0, 0
+        last: Evictable | None = None
         while evicted_bytes < size_bytes:
             begin = time.monotonic()
-            oldest = evictable(self._catalog, received_before, AT_ONCE, failed_too=failed_too)
+            oldest = evictable(
+                self._catalog, received_before, AT_ONCE, failed_too=failed_too, after=last
+            )
             chosen = _first(oldest, size_bytes - evicted_bytes)
-            removed = evict(self._catalog, chosen, failed_too=failed_too)
+            if not chosen:
+                break
+            last = chosen[-1]
+            rows = [one.row for one in chosen]
+            removed = evict(self._catalog, rows, failed_too=failed_too)
             discard(self._catalog, self._archive, removed.paths)
             instances += removed.instances
             evicted_bytes += removed.size_bytes
-            if not removed.instances or self._wait(time.monotonic() - begin):
+            if self._wait(time.monotonic() - begin):
                 break
         return Removed(instances, [], evicted_bytes)
 
 
-def _first(rows: list[tuple[int, int]], size_bytes: float) -> list[int]:
-    """Return as many of (row, size) from the beginning as make up a size."""
+def _first(candidates: list[Evictable], size_bytes: float) -> list[Evictable]:
+    """Return as many from the beginning as make up a size."""
     taken, total = [], 0
-    for row, size in rows:
+    for one in candidates:
         if total >= size_bytes:
             break
-        taken.append(row)
-        total += size
+        taken.append(one)
+        total += one.size_bytes
     return taken

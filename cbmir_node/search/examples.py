@@ -103,8 +103,8 @@ def resolve(example: Example, near: Comparison, final: Comparison) -> ResolvedEx
     ranked_places = places if final is near else _searched(final, example, rows)
     if not len(places) or not len(ranked_places):
         raise NotEmbeddedError(
-            f"{group} {example.uid} has no vector: it is pending, failed or without pixels; "
-            "'cbmir-node status --failures' says which"
+            f"{group} {example.uid} has no vector: it is pending, failed, without pixels, "
+            "or skipped in a long series; 'cbmir-node status --failures' says which"
         )
     images = _evenly(places, group)
     return ResolvedExample(

@@ -11,6 +11,7 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
+_ROWS_AT_ONCE = 10_000
 _RowNumber = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _DicomText = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 _NAMES = {"patients": "patient_name", "studies": "referring_physician_name"}
@@ -151,17 +152,19 @@ def _order_series() -> None:
     names = ("id", *read, "representative", "sampling_order")
     table = sa.table("instances", *(sa.column(name) for name in names))
     connection = op.get_bind()
-    known = connection.execute(sa.select(table.c.id, *(table.c[name] for name in read))).all()
-    rows = []
-    for row in known:
-        stands = is_representative(row.image_type, row.sop_class_uid)
-        place = sampling_order(row.instance_number, row.sop_instance_uid, representative=stands)
-        place = place if row.has_pixels else None
-        rows.append({"row": row.id, "stands": stands, "place": place})
-    if rows:
-        change = sa.update(table).where(table.c.id == sa.bindparam("row"))
-        values = {"representative": sa.bindparam("stands"), "sampling_order": sa.bindparam("place")}
+    change = sa.update(table).where(table.c.id == sa.bindparam("row"))
+    values = {"representative": sa.bindparam("stands"), "sampling_order": sa.bindparam("place")}
+    page = sa.select(table.c.id, *(table.c[name] for name in read)).order_by(table.c.id)
+    last = 0
+    while known := connection.execute(page.where(table.c.id > last).limit(_ROWS_AT_ONCE)).all():
+        rows = []
+        for row in known:
+            stands = is_representative(row.image_type, row.sop_class_uid)
+            place = sampling_order(row.instance_number, row.sop_instance_uid, representative=stands)
+            place = place if row.has_pixels else None
+            rows.append({"row": row.id, "stands": stands, "place": place})
         connection.execute(change.values(values), rows)
+        last = known[-1].id
 
 
 def _restate(condition: str) -> None:

@@ -46,6 +46,7 @@ def puller(stores: Stores) -> Iterator[Puller]:
         by: str = "get",
         again: bool = False,
         evicted: bool = False,
+        keeps_files: bool = False,
         timeout: float = 10,
     ) -> Progress:
         pace = Pace()
@@ -58,7 +59,7 @@ def puller(stores: Stores) -> Iterator[Puller]:
             planner = MissingPixels(stores.catalog)
             studies = map(ListedStudy, studies_without_pixels(stores.catalog))
         else:
-            planner = MissingImages(pacs, stores.catalog, again=again)
+            planner = MissingImages(pacs, stores.catalog, again=again, keeps_files=keeps_files)
             studies = StudyWalk(pacs, Selection("20230101-20240331"), date(2024, 3, 31))
         run = Pull(pacs, planner, stores.archive, pace, pause_s=0.05)
         run.run(studies)

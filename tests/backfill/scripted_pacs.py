@@ -45,6 +45,8 @@ class ScriptedPacs:
         Level and identifier of each C-FIND.
     counts : bool
         Whether it counts instances and lists SOP classes.
+    hangs_up : bool
+        Whether a C-FIND ends the association.
     """
 
     def __init__(self, *datasets: Dataset) -> None:
@@ -56,10 +58,14 @@ class ScriptedPacs:
         self.asked: list[tuple[str, Dataset]] = []
         self.retrieved: list[Dataset] = []
         self.counts = True
+        self.hangs_up = False
         self.released = threading.Event()
         self.peer = Peer("PACS", "127.0.0.1", 0)
 
     def find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
+        if self.hangs_up:
+            event.assoc.abort()
+            return
         asked = event.identifier
         level = asked.QueryRetrieveLevel
         self.asked.append((level, asked))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import ColumnElement, insert, update
 
 from cbmir_node.catalog import pulls, schema
 from cbmir_node.catalog.database import Catalog
@@ -35,6 +37,10 @@ def register(catalog: Catalog, study: str, series: str, sop: str) -> None:
         commit.close()
 
 
+def _is(sop: str) -> ColumnElement[bool]:
+    return schema.instances.c.sop_instance_uid == sop
+
+
 def test_progress_is_kept_for_each_pacs(catalog: Catalog) -> None:
     assert pulls.pulled_study(catalog, "PACS", "1.2") is None
     pulls.record_pulled(catalog, "PACS", "1.2", "failed", reason="hung up")
@@ -44,21 +50,40 @@ def test_progress_is_kept_for_each_pacs(catalog: Catalog) -> None:
     assert pulls.pulled_study(catalog, "OTHER", "1.2") == pulls.PulledStudy("failed", 0, 1)
 
 
+def test_a_study_that_lost_an_image_here_since_is_told(catalog: Catalog) -> None:
+    for study in ("1.2", "1.3"):
+        pulls.record_pulled(catalog, "PACS", study, "fetched", instances=7)
+    with catalog.write() as connection:
+        for sop, study, when in (("9.1", "1.2", time.time()), ("9.2", "1.3", 0.0)):
+            connection.execute(
+                insert(schema.deleted_objects).values(
+                    sop_instance_uid=sop,
+                    study_instance_uid=study,
+                    cause="rejected",
+                    deleted_at=when,
+                )
+            )
+    found = [pulls.pulled_study(catalog, "PACS", study) for study in ("1.2", "1.3")]
+    assert [study is not None and study.reduced for study in found] == [True, False]
+
+
 def test_a_study_here_is_what_is_known_and_what_was_taken_away(catalog: Catalog) -> None:
     register(catalog, "1.2", "1.2.1", "1.2.1.1")
     register(catalog, "1.2", "1.2.1", "1.2.1.2")
     register(catalog, "1.2", "1.2.2", "1.2.2.1")
     register(catalog, "1.3", "1.2.2", "1.3.1.1")
     with catalog.write() as connection:
-        for sop, cause in (("9.1", "deleted"), ("9.2", "rejected")):
+        connection.execute(update(schema.instances).values(path="").where(_is("1.2.2.1")))
+        for sop, cause in (("9.1", "deleted"), ("1.2.1.2", "rejected")):  # its row is still there
             connection.execute(
                 insert(schema.deleted_objects).values(
                     sop_instance_uid=sop, study_instance_uid="1.2", cause=cause, deleted_at=0.0
                 )
             )
     here = pulls.study_here(catalog, "1.2")
-    assert here.series == {"1.2.1": {"1.2.1.1", "1.2.1.2"}, "1.2.2": {"1.2.2.1"}}
-    assert (here.deleted, here.rejected) == ({"9.1"}, {"9.2"})
+    assert here.series == {"1.2.1": {"1.2.1.1"}, "1.2.2": {"1.2.2.1"}}
+    assert (here.deleted, here.rejected) == ({"9.1"}, {"1.2.1.2"})
+    assert here.without_file == {"1.2.2.1"}
     assert not pulls.study_here(catalog, "1.4").known
 
 

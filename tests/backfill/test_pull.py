@@ -54,13 +54,13 @@ def test_a_second_pull_fetches_only_what_is_new(stores, puller: Puller, counts):
         pacs.counts = counts
         assert puller(pacs).fetched == 1
         pacs.datasets += new
-        if counts:  # the study has grown
-            old.append(make_study(1)[0])
-            old[-1].StudyInstanceUID = old[0].StudyInstanceUID
-            old[-1].StudyDate = "20230101"
-            pacs.datasets.append(old[-1])
+        old.append(make_study(1)[0])  # the study has grown
+        old[-1].StudyInstanceUID = old[0].StudyInstanceUID
+        old[-1].StudyDate = "20230101"
+        pacs.datasets.append(old[-1])
         progress = puller(pacs)
-    assert (progress.fetched, progress.present) == (1 + counts, 1 - counts)
+        assert (progress.fetched, progress.present) == (2, 0)
+        assert puller(pacs).present == 2
     assert stored_uids(stores) == uids(*old, *new)
     assert set(pacs.sent.values()) == {1}
 
@@ -143,6 +143,61 @@ def test_what_was_deleted_stays_away_and_what_was_rejected_always_does(stores, p
         progress = puller(pacs, again=True)
         assert (progress.fetched, progress.images) == (1, 1)
     assert stored_uids(stores) == sorted([names[0], *names[2:]])
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_what_a_correction_put_in_the_place_of_a_rejected_image_comes(
+    stores, puller: Puller, again
+):
+    """The PACS hides the rejected image, so that it counts as many as before."""
+    objects = make_study(4)
+    with running_scripted_pacs(*objects[:3]) as pacs:
+        puller(pacs)
+        with stores.catalog.write() as connection:
+            rejected = str(objects[0].SOPInstanceUID)
+            connection.execute(
+                insert(schema.deleted_objects).values(
+                    sop_instance_uid=rejected,
+                    study_instance_uid=objects[0].StudyInstanceUID,
+                    cause="rejected",
+                    deleted_at=time.time(),
+                )
+            )
+            connection.execute(
+                delete(schema.instances).where(schema.instances.c.sop_instance_uid == rejected)
+            )
+        pacs.datasets = objects[1:]
+        assert puller(pacs, again=again).images == 1
+        asked = len(pacs.asked)
+        assert puller(pacs).present == 1
+        assert {level for level, _ in pacs.asked[asked:]} == {"STUDY"}
+    assert stored_uids(stores) == uids(*objects[1:])
+
+
+def test_a_lost_file_comes_again_where_files_are_kept(stores, puller: Puller):
+    objects = make_study(3)
+    lost = uids(*objects)[0]
+    with running_scripted_pacs(*objects) as pacs:
+        puller(pacs)
+        archive_file(stores, lost).unlink()
+        with stores.catalog.write() as connection:  # as `verify --repair` does
+            connection.execute(
+                update(schema.instances)
+                .where(schema.instances.c.sop_instance_uid == lost)
+                .values(path="")
+            )
+        assert puller(pacs, again=True).present == 1  # evicted, for all that it knows
+        assert puller(pacs, keeps_files=True).present == 1
+        assert puller(pacs, again=True, keeps_files=True).images == 1
+    assert stored_uids(stores) == uids(*objects)
+    assert archive_file(stores, lost).exists()
+
+
+def test_a_pacs_that_hangs_up_on_a_query_may_not_know_us(stores, puller: Puller):
+    with running_scripted_pacs() as pacs:
+        pacs.hangs_up = True
+        with pytest.raises(PeerUnreachableError, match="knows the AE title CBMIR and allows"):
+            puller(pacs)
 
 
 def test_pixels_that_are_not_kept_come_back_for_a_model_that_waits(stores, puller: Puller):

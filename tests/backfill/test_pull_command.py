@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pydicom import Dataset
 from pydicom.uid import RLELossless, generate_uid
 from sqlalchemy import select
 
+from cbmir_node.backfill.exclusive import only_pull
 from cbmir_node.catalog import schema
 from cbmir_node.cli import main
 from cbmir_node.config import Settings
@@ -24,7 +26,7 @@ from tests.backfill.scripted_pacs import running_scripted_pacs
 from tests.conftest import free_port, needs_program
 from tests.dicom.peers import until
 from tests.end_to_end.conftest import COMMAND, RunningNode
-from tests.objects import make_object
+from tests.objects import make_object, write
 from tests.small_node import open_small_stores
 
 NODE_PORT = free_port()
@@ -83,17 +85,17 @@ def digests(stores: Stores) -> set[tuple[str, str]]:
 
 
 def test_everything_comes_by_c_get_as_it_is_stored_there(stores, pacs, objects):
-    shown, plan = pull(stores, pacs.address, "--dry-run")
+    shown, plan = pull(stores, pacs.address, "--undated", "--dry-run")
     assert shown.exit_code == 0, shown.output
     assert sum(study["images"] for study in plan["fetch"]) == len(objects)
     assert stored_uids(stores) == []
-    done, report = pull(stores, pacs.address)
+    done, report = pull(stores, pacs.address, "--undated")
     assert done.exit_code == 0, done.output
     assert (report["fetched"], report["images"]) == (11, len(objects))
     assert stored_uids(stores) == uids(objects)
     assert RLELossless in {syntax for _, syntax in digests(stores)}
     _, report = pull(stores, pacs.address)
-    assert (report["fetched"], report["present"]) == (0, 11)
+    assert (report["fetched"], report["present"]) == (0, 10)  # not asked for the undated one
 
 
 def test_conditions_choose_studies(stores, pacs, objects):
@@ -104,11 +106,50 @@ def test_conditions_choose_studies(stores, pacs, objects):
     assert pull(stores, pacs.address, "--study", named)[1]["images"] == 1
 
 
-def test_a_study_that_is_not_there_is_a_failure(stores, pacs, monkeypatch):
-    monkeypatch.setattr("cbmir_node.backfill.pace.Pace.pause", lambda *_: None)
-    done, report = pull(stores, pacs.address, "--study", "1.2.3")
+def test_a_study_that_is_not_there_is_told_at_once(stores):
+    with running_scripted_pacs() as scripted:
+        done, report = pull(stores, str(scripted.peer), "--study", "1.2.3")
     assert done.exit_code == 1
-    assert "lists no series" in report["failures"][0]["reason"]
+    assert report["incomplete"] == ["PACS has no study 1.2.3"]
+    assert "tried again" not in done.stderr
+
+
+def test_a_dry_run_creates_nothing_and_a_pull_says_what_it_makes(stores, tmp_path):
+    folder = tmp_path / "elsewhere"
+    study = make_object(StudyDate="20240102")
+    with running_scripted_pacs(study) as scripted:
+        words = ["pull", str(scripted.peer), "--study-date", "20240101-20240103", "--data-dir"]
+        shown = CliRunner().invoke(main, [*words, str(folder), "--dry-run", "--json"])
+        assert shown.exit_code == 0, shown.output
+        assert not folder.exists()
+        scripted.hangs_up = True  # enough for the message
+        done = CliRunner().invoke(main, [*words, str(folder)])
+    assert [one["study"] for one in json.loads(shown.stdout)["fetch"]] == [study.StudyInstanceUID]
+    assert f"making the data folder {folder}" in done.stderr
+
+
+def test_pulls_from_one_pacs_do_not_add_up(stores):
+    study = make_object(StudyDate="20240102")
+    with running_scripted_pacs(study) as scripted:
+        address, dates = str(scripted.peer), ("--study-date", "20240101-20240103")
+        with only_pull(stores.settings.data_dir, "PACS"):
+            done, _ = pull(stores, address, *dates)
+            assert done.exit_code == 1
+            assert f"a pull from PACS already runs (pid {os.getpid()})" in done.output
+            # these two are no second backfill
+            assert pull(stores, address, *dates, "--dry-run")[0].exit_code == 0
+            assert pull(stores, address, "--study", study.StudyInstanceUID)[0].exit_code == 0
+        assert pull(stores, address, *dates)[1]["present"] == 1
+
+
+def test_what_a_killed_pull_or_import_left_is_removed(stores, tmp_path):
+    left = stores.settings.archive_path / "incoming" / "half.part"
+    write(make_object(), tmp_path / "one.dcm")
+    with running_scripted_pacs() as scripted:
+        for words in (["pull", str(scripted.peer), "--study", "1.2"], ["import", str(tmp_path)]):
+            left.write_bytes(b"half")
+            CliRunner().invoke(main, [*words, "--data-dir", str(stores.settings.data_dir)])
+            assert not left.exists(), words
 
 
 def test_dicomweb_brings_the_same(stores, pacs, objects, tmp_path):
@@ -116,12 +157,12 @@ def test_dicomweb_brings_the_same(stores, pacs, objects, tmp_path):
     assert done.exit_code == 1
     assert "DICOMWEB_USER" in done.output
     login = {"DICOMWEB_USER": USER, "DICOMWEB_PASSWORD": PASSWORD}
-    done, report = pull(stores, pacs.url, "--modality", "CT", **login)
+    done, report = pull(stores, pacs.url, "--modality", "CT", "--undated", **login)
     assert done.exit_code == 0, done.output
     assert (report["fetched"], report["images"]) == (10, len(objects) - 1)
     other = open_small_stores(Settings(data_dir=tmp_path / "other"))
     try:
-        pull(other, pacs.address, "--modality", "CT")
+        pull(other, pacs.address, "--modality", "CT", "--undated")
         assert digests(other) == digests(stores)
     finally:
         other.close()
@@ -151,7 +192,7 @@ def test_by_c_move_the_running_node_receives(stores, pacs, objects):
     assert "cbmir-node serve" in done.output
     node = RunningNode(stores.settings.data_dir, "--dicom-port", str(NODE_PORT))
     try:
-        done, report = pull(stores, pacs.address, "--by", "move")
+        done, report = pull(stores, pacs.address, "--by", "move", "--undated")
     finally:
         node.kill()
     assert done.exit_code == 0, done.output
@@ -204,6 +245,9 @@ def test_a_killed_pull_goes_on_where_it_stopped(stores):
         (["PACS@127.0.0.1:104", "--between", "06:00-06:00"], "begins when it ends"),
         (["PACS@127.0.0.1:104", "--study", "1.2", "--modality", "CT"], "--study names"),
         (["PACS@127.0.0.1:104", "--evicted", "--again"], "--evicted chooses"),
+        (["PACS@127.0.0.1:104", "--evicted", "--undated"], "--evicted chooses"),
+        (["PACS@127.0.0.1:104", "--patient", "P", "--undated"], "leave --undated out"),
+        (["PACS@127.0.0.1:104", "--study", "1.2.*"], "is no UID"),
         (["http://127.0.0.1/dicom-web", "--by", "move"], "AE@HOST:PORT"),
     ],
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.keys import Level
 from cbmir_node.catalog.query.conditions import condition
 from cbmir_node.catalog.query.hierarchy import find
+from cbmir_node.config import Settings
 from cbmir_node.errors import QueryError
 from tests.catalog.test_catalog import record, store
 
@@ -39,6 +42,8 @@ WILD_CARDS = [
     ("PatientID", "Pat_1", "a"),
     ("PatientID", "PAT_1", ""),
     ("PatientID", "Pat?1", "a"),
+    ("PatientID", "x\\Pat_1 \\y", "a"),
+    ("PatientID", "x\\?at_1\\y", "a"),
     ("PatientAge", "045Y", "a"),
     ("PatientAge", "04?Y", ""),  # AS has no wild cards
     ("StudyInstanceUID", "1.2*", ""),  # nor has UI
@@ -118,6 +123,25 @@ def test_lists_of_uids(catalog: Catalog) -> None:
     assert found(catalog, {"StudyInstanceUID": "1.2"}) == "2"
     with pytest.raises(QueryError, match="StudyInstanceUID: at most"):
         found(catalog, {"StudyInstanceUID": "\\".join(f"1.{n}" for n in range(20_000))})
+
+
+def test_lists_of_texts_are_short(catalog: Catalog) -> None:
+    """Each is part of an OR, and a database refuses long ones."""
+    store(catalog, record(StudyID="1", PatientName="Doe^Jane"))
+    nobody = [f"Nobody{number}" for number in range(49)]
+    assert found(catalog, {"PatientName": "\\".join([*nobody, "doe"])}) == "1"
+    for values in ([*nobody, "doe", "Nobody"], ["*" * 1024 + "doe"]):
+        for keyword in ("PatientName", "PatientID", "ImageType"):
+            with pytest.raises(QueryError, match=f"{keyword}: at most"):
+                found(catalog, {keyword: "\\".join(values)})
+
+
+def test_as_many_queries_at_once_as_associations(tmp_path: Path) -> None:
+    catalog = Catalog(f"sqlite:///{tmp_path / 'catalog.sqlite'}")
+    with ExitStack() as transactions:
+        for _ in range(Settings().dicom.max_associations):
+            transactions.enter_context(catalog.read())
+    catalog.close()
 
 
 def test_dates_and_times(catalog: Catalog) -> None:

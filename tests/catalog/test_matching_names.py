@@ -30,6 +30,10 @@ KOREAN = "Hong^Gildong=洪^吉洞=홍^길동"
         ("Strauß", "STRAUSS"),
         ("Άννα", "αννα"),
         ("Йосиф", "йосиф"),
+        ("Łukasz^Đặng^Ħal", "lukasz^dang^hal"),
+        ("ŞIK^ışık^İpek", "sik^isik^ipek"),
+        ("Ægir^Sørensen^Œuvre", "aegir^SORENSEN^oeuvre"),
+        ("Þór^Sigurðsson^Ŧ", "thor^sigurdsson^t"),
     ],
 )
 def test_folding(name: str, same: str) -> None:

@@ -17,6 +17,8 @@ from cbmir_node.catalog.models import InstalledModel, ModelRegistry
 from cbmir_node.catalog.reception.records import InstanceRecord
 from cbmir_node.catalog.reception.registration import register
 from cbmir_node.catalog.reception.representation import is_representative, sampling_order
+from cbmir_node.catalog.retention.removal import remove_buried
+from cbmir_node.catalog.retention.tombstones import bury_objects
 from cbmir_node.catalog.statistics import count_not_kept, count_pending, count_states
 from cbmir_node.catalog.vectors.rows import FrameVectors, write_vectors
 from cbmir_node.catalog.work.queue import WorkQueue
@@ -215,3 +217,29 @@ def test_instances_without_a_file_are_never_claimed_and_hold_a_new_model_up(
         row = select(schema.instances.c.id).where(evicted)
         connection.execute(schema.vectors.delete().where(schema.vectors.c.instance.in_(row)))
     assert registry.switch_if_ready() is not None  # nothing is lost any more
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_places_of_removed_images_go_to_the_next(
+    catalog: Catalog, model: InstalledModel, *, kept: bool
+) -> None:
+    """One by one, as many as have gone, and none to an image that goes itself."""
+    for number in range(1, 17):
+        store(catalog, image(number))
+    embed(catalog, model, 4)
+    assert embedded(catalog) == [4, 8, 12, 16]
+    if not kept:
+        with catalog.write() as connection:
+            connection.execute(schema.instances.update().values(path=""))
+    going = [(f"1.2.1.{number}", "1.2") for number in (1, 2, 3, 4, 5, 6, 8)]
+    bury_objects(catalog, going, "rejected", "test", note="1.9")
+    while remove_buried(catalog, 1).instances:
+        pass
+    assert count_states(catalog, model.row)["pending"] == (2 if kept else 0)
+    assert count_not_kept(catalog, model.row) == (0 if kept else 2)
+    if kept:
+        assert embed(catalog, model, 4) == 2
+        found = embedded(catalog)
+        request_again(catalog, model.row, ["embedded", "skipped"])
+        embed(catalog, model, 4)
+        assert embedded(catalog) == found

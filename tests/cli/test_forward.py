@@ -18,6 +18,7 @@ def test_the_queue_from_outside(stores: Stores, command: Command) -> None:
     settings = {
         "data_dir": stores.settings.data_dir,
         "peers": {"PACS": {"host": "127.0.0.1", "port": 104}},
+        "archive": {"duplicates": "replace"},
         "forwarding": {"rules": [{"to": "PACS", "calling_ae_titles": ["CT1"]}]},
     }
     dataset = make_object()
@@ -36,6 +37,13 @@ def test_the_queue_from_outside(stores: Stores, command: Command) -> None:
     assert command("forward", "retry", "--refused").stdout == "1 objects are due now\n"
     (found,) = json.loads(command("forward", "list", "--json").stdout)
     assert (found["state"], found["objects"], found["reason"]) == ("pending", 1, "")
+    for arguments in (("list",), ("retry",), ("cancel",)):
+        unknown = command("forward", *arguments, "--destination", "PASC")
+        assert (unknown.exit_code, "there are PACS" in unknown.stderr) == (1, True)
+    added = command("forward", "add", "--destination", "PACS", "--study", dataset.StudyInstanceUID)
+    assert added.stdout == "1 objects are to be sent to PACS\n"
+    missing = command("forward", "add", "--destination", "PACS", "--study", "1.2")
+    assert (missing.exit_code, "no pixels of 1.2" in missing.stderr) == (1, True)
     cancelled = command("forward", "cancel", "--destination", "PACS")
     assert cancelled.stdout == "1 objects are not sent to PACS any more\n"
     assert command("forward", "list").stdout == "nothing is queued\n"

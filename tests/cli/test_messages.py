@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sqlite3
 from pathlib import Path
 
+import alembic.command
 import pytest
 
+from cbmir_node.catalog.database import Catalog
 from cbmir_node.config import EmbeddingSettings, load_settings
 from cbmir_node.embedding.session import EmbeddingModel
 from cbmir_node.embedding.store import shipped_model
+from cbmir_node.presence import only_node
 from cbmir_node.stores import Stores
 from tests.cli.conftest import Command
 from tests.conftest import create_database
@@ -170,6 +174,7 @@ def test_a_file_that_cannot_be_read_is_no_traceback(
 def test_peers_and_rules_are_shown_as_they_are_written(command: Command, tmp_path: Path) -> None:
     written, shown = tmp_path / "written.toml", tmp_path / "shown.toml"
     written.write_text(
+        '[archive]\nduplicates = "replace"\n'
         '[peers."OLD PACS"]\nhost = "pacs.example"\nport = 104\n'
         '[[forwarding.rules]]\nto = "OLD PACS"\nmodalities = ["CT"]\n'
     )
@@ -180,3 +185,30 @@ def test_peers_and_rules_are_shown_as_they_are_written(command: Command, tmp_pat
     written.write_text('[[forwarding.rules]]\nto = "PACS"\n')
     wrong = command("config", "check", "--config", written)
     assert (wrong.exit_code, "there is no [peers.PACS]" in wrong.stderr) == (1, True)
+
+
+def test_the_schema_is_not_upgraded_under_a_running_node(command: Command, tmp_path: Path) -> None:
+    """A package is updated, and a nightly job starts before the node is restarted."""
+    catalog = Catalog(f"sqlite:///{tmp_path / 'data' / 'catalog.sqlite'}")
+    (tmp_path / "data").mkdir()
+    with catalog._alembic(catalog.write) as config:
+        alembic.command.upgrade(config, "0002")
+    file = write(make_object(), tmp_path / "one.dcm")
+    with only_node(tmp_path / "data"):
+        imported = command("import", file)
+        upgraded = command("db", "upgrade")
+    assert "stop the node, then run 'cbmir-node db upgrade'" in imported.stderr
+    assert (upgraded.exit_code, "another node already runs" in upgraded.stderr) == (1, True)
+    assert command("db", "upgrade").exit_code == 0
+    catalog.check_version()
+    catalog.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can do what is refused here")
+def test_root_leaves_nothing_in_the_archive_of_a_service(
+    command: Command, stores: Stores, tmp_path: Path
+) -> None:
+    os.chown(stores.archive.root, 1, -1)
+    refused = command("import", write(make_object(), tmp_path / "one.dcm"))
+    assert (refused.exit_code, "run this as that user: sudo -u" in refused.stderr) == (1, True)
+    assert list(stores.archive.files()) == []

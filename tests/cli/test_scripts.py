@@ -99,8 +99,11 @@ def test_an_environment_made_by_other_means_is_left_alone(checkout: Checkout) ->
     assert checkout.installed() == []
 
 
-def test_the_service_keeps_its_data_in_its_state_directory() -> None:
+def test_the_service_and_other_commands_find_its_data_in_one_configuration() -> None:
+    text = (REPOSITORY / "conf" / "cbmir-node.service").read_text()
     unit = configparser.ConfigParser(interpolation=None)
-    unit.read(REPOSITORY / "conf" / "cbmir-node.service")
-    folder = f"/var/lib/{unit['Service']['StateDirectory']}"
-    assert f"--data-dir {folder} " in f"{unit['Service']['ExecStart']} "
+    unit.read_string(text)
+    assert unit["Service"]["ExecStart"].endswith(" serve --config /etc/cbmir-node.toml")
+    data_dir = f'data_dir = "/var/lib/{unit["Service"]["StateDirectory"]}"'
+    assert f"# /etc/cbmir-node.toml needs: {data_dir}\n" in text
+    assert f"#{data_dir}\n" in (REPOSITORY / "conf" / "cbmir-node.toml").read_text()

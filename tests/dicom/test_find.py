@@ -139,12 +139,16 @@ FOUND: list[tuple[dict[str, Any], set[str]]] = [
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-def test_matching(node: Node, study: list[Dataset], syntax: str) -> None:
+def test_matching(
+    node: Node, study: list[Dataset], syntax: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="cbmir_node.dicom.find")
     for keys, patients in FOUND:
         asked = {"QueryRetrieveLevel": "STUDY", "PatientID": "", **keys}
         *pending, (final, _) = ask(node, syntax=syntax, **asked)
         assert final.Status == 0x0000, keys
         assert {answer.PatientID for _, answer in pending if answer} == patients, keys
+        assert caplog.messages[-1].endswith(f": 0x0000, STUDY level, {len(patients)} answers"), keys
 
 
 def test_a_long_list_of_uids(node: Node, study: list[Dataset]) -> None:
@@ -191,6 +195,7 @@ def test_only_what_was_asked_for_is_returned(node: Node, study: list[Dataset]) -
             0x00081032,
         ),
         (STUDY_ROOT, {"QueryRetrieveLevel": "STUDY", "StudyTime": "25 o'clock"}, 0x00080030),
+        (STUDY_ROOT, {"QueryRetrieveLevel": "STUDY", "PatientID": ["P"] * 51}, 0x00100020),
     ],
 )
 def test_malformed_requests(node: Node, model: str, keys: dict[str, Any], offending: int) -> None:

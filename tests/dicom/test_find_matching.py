@@ -92,10 +92,12 @@ def test_relational_queries(node: Node, studies: list[Dataset]) -> None:
     # any combination of keys, also below the level asked for
     keys = {"QueryRetrieveLevel": "STUDY", "Modality": "SEG", "InstanceNumber": "5", "StudyID": ""}
     _, ((pending_status, answer), _) = ask_negotiated(node, b"\x01", **keys)
-    assert pending_status.Status == 0xFF01  # they match, but a study has no value for them
+    assert pending_status.Status == 0xFF00  # they are matched, though a study has no value for them
     assert answer is not None
     assert answer.StudyID == "1"
     assert "Modality" not in answer
+    _, ((pending_status, _), _) = ask_negotiated(node, b"\x01", **keys, PatientWeight="")
+    assert pending_status.Status == 0xFF01
     _, responses = ask_negotiated(node, b"\x01", **{**keys, "InstanceNumber": "1"})
     assert len(responses) == 1
     _, (*pending, _) = ask_negotiated(
@@ -146,7 +148,7 @@ def test_sequences(node: Node, studies: list[Dataset]) -> None:
 
 def test_sequences_with_unknown_keys_inside(node: Node, studies: list[Dataset]) -> None:
     asked = [code(RequestedProcedureID="R1", RequestedProcedureDescription="")]
-    keys = {"StudyInstanceUID": "1.2.1", "RequestAttributesSequence": asked}
+    keys: dict[str, Any] = {"StudyInstanceUID": "1.2.1", "RequestAttributesSequence": asked}
     (status, answer), _ = ask(node, QueryRetrieveLevel="SERIES", **keys)
     assert status.Status == 0xFF01
     assert answer is not None

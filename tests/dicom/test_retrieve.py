@@ -194,7 +194,7 @@ IMAGE_KEYS = {**SERIES_KEYS, "QueryRetrieveLevel": "IMAGE", "SOPInstanceUID": "1
     [
         ("study", {"StudyInstanceUID": "1.2.1"}, "QueryRetrieveLevel"),
         ("study", {"QueryRetrieveLevel": "WORKLIST"}, "QueryRetrieveLevel"),
-        ("study", {"QueryRetrieveLevel": "PATIENT", "PatientID": "P1"}, "QueryRetrieveLevel"),
+        ("study", {"QueryRetrieveLevel": "PATIENT"}, "PatientID"),
         ("study", {"QueryRetrieveLevel": "STUDY"}, "StudyInstanceUID"),
         ("study", {**STUDY, "StudyInstanceUID": ""}, "StudyInstanceUID"),
         ("study", {**STUDY, "StudyInstanceUID": "*"}, "StudyInstanceUID"),

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import onnx
 import pytest
 from onnx import helper
@@ -68,3 +73,18 @@ def test_an_unwritable_folder_is_named(tmp_path):
     blocked.write_text("a file in the way")
     with pytest.raises(ModelError, match=f"into {blocked}"):
         ModelStore(blocked).install(build_model(tmp_path / "m.onnx"))
+
+
+def test_the_runtime_reports_to_nobody(tmp_path: Path) -> None:
+    """ONNX Runtime writes what it would send to its maker into the user's cache folder."""
+    code = (
+        "from cbmir_node.config import EmbeddingSettings\n"
+        "from cbmir_node.embedding.session import EmbeddingModel\n"
+        "from cbmir_node.embedding.store import shipped_model\n"
+        "EmbeddingModel.load(shipped_model(), EmbeddingSettings(provider='cpu'))\n"
+    )
+    variables = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "ORT_"))}
+    subprocess.run(
+        [sys.executable, "-B", "-c", code], env={**variables, "HOME": str(tmp_path)}, check=True
+    )
+    assert list(tmp_path.rglob("*")) == []

@@ -343,7 +343,7 @@ def accept_in_time(intake: Intake, file: Path) -> None:
 def test_an_unexpected_error_fails_its_object_and_nothing_else(
     tmp_path: Path, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cbmir_node.catalog import group_commit
+    from cbmir_node.catalog.reception import group_commit
 
     intake = Intake(Archive(tmp_path / "archive"), catalog)
     good, bad = make_object(), make_object()

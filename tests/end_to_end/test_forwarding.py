@@ -19,6 +19,9 @@ CONFIGURATION = """
 [peers]
 STORESCP = {{ host = "127.0.0.1", port = {port} }}
 
+[archive]
+duplicates = "replace"
+
 [forwarding]
 rules = [{{ to = "STORESCP", modalities = ["CT"] }}]
 first_retry_s = 0.5

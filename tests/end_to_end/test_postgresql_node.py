@@ -110,7 +110,8 @@ def test_a_node_on_postgresql(
     assert set(vectors_of_each(stores).values()) == {1}
     assert node.status()["received"] == instances
     checked = run_cli(folder, "verify", "--deep", "--config", str(configuration))
-    assert (checked.returncode, checked.stdout) == (0, "0 disagreements, 0 mended\n")
+    assert checked.returncode == 0
+    assert checked.stdout.endswith("0 disagreements, 0 mended\n")
     assert node.stop() == 0
     assert not (folder / "catalog.sqlite").exists()
     monkeypatch.delenv("CBMIR_CATALOG__URL")

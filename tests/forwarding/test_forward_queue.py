@@ -10,6 +10,7 @@ import pytest
 
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.forwarding.overview import (
+    add_forwards,
     cancel_forwards,
     count_forwards,
     forwarded_studies,
@@ -114,6 +115,19 @@ def test_a_destination_rests_longer_each_time_and_what_is_late_is_given_up(
     assert queue.due_destinations() == []
     assert retry_forwards(catalog, None, refused=False) == 5
     assert queue.due_destinations() == ["PACS"]
+
+
+def test_a_study_is_queued_by_hand_also_once_more(catalog: Catalog, queue: ForwardQueue) -> None:
+    receive(catalog, "1.1", 3)
+    sent, refused, waiting = queue.claim("PACS", 10)
+    queue.record([outcome(sent, "sent"), outcome(refused, "refused", "0xC000")])
+    receive(catalog, "1.2")
+    assert add_forwards(catalog, "PACS", "1.1") == add_forwards(catalog, "NEW", "1.1") == 3
+    assert count_forwards(catalog) == {"pending": 7, "sent": 0, "refused": 0, "given_up": 0}
+    # the one that is on its way is not taken from its sender
+    assert {one.row for one in queue.claim("PACS", 10)}.isdisjoint({waiting.row})
+    assert len(queue.claim("NEW", 10)) == 3
+    assert add_forwards(catalog, "NEW", "1.9") == 0
 
 
 def shown(catalog: Catalog, study: str | None = None) -> list:  # type: ignore[type-arg]

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage, MRImageStorage, generate_uid
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.forwarding.overview import count_forwards
+from cbmir_node.catalog.forwarding.queue import ForwardQueue
 from cbmir_node.config import ForwardingRule, Settings
 from cbmir_node.dicom.client.association import Peer
+from cbmir_node.errors import CatalogError
 from cbmir_node.forwarding import forwarder
 from cbmir_node.forwarding.forwarder import Forwarder
 from cbmir_node.forwarding.rules import ForwardingRules
@@ -50,7 +52,8 @@ def open_node(tmp_path: Path) -> Iterator[Callable[..., Stores]]:
                 "data_dir": tmp_path / "data",
                 "peers": {p.ae_title: {"host": p.host, "port": p.port} for p in peers},
                 "forwarding": {"rules": rules, "first_retry_s": 0.2, **forwarding},
-                "dicom": {"association_timeout_s": 5},
+                "dicom": {"idle_timeout_s": 5},
+                "archive": {"duplicates": "replace"},
             }
         )
         opened.append(open_small_stores(settings))
@@ -142,6 +145,79 @@ def test_only_what_is_new_is_queued(open_node: Callable[..., Stores]) -> None:
     assert queue(stores) == {dataset.SOPInstanceUID: ("pending", "", 0)}
 
 
+def test_corrected_content_goes_on_also_to_who_waits_for_the_old_one(
+    open_node: Callable[..., Stores],
+) -> None:
+    stores = open_node(Peer("PACS", "127.0.0.1", free_port()))
+    (dataset,) = slices(1)
+    waiting = {dataset.SOPInstanceUID: ("pending", "", 0)}
+    receive(stores, dataset)
+    dataset.PatientName = "Corrected"
+    receive(stores, dataset, source="CT2")  # whose objects no rule passes
+    assert queue(stores) == waiting
+    with stores.catalog.write() as connection:
+        connection.execute(update(schema.forwards).values(state="sent"))
+    dataset.PatientName = "Corrected^Again"
+    receive(stores, dataset)
+    assert queue(stores) == waiting
+    dataset.PatientName = "From^There"
+    receive(stores, dataset, source="PACS")
+    assert queue(stores) == {}
+
+
+def test_rules_need_that_corrected_content_is_taken() -> None:
+    peers = {"PACS": {"host": "127.0.0.1", "port": 104}}
+    with pytest.raises(ValueError, match=r'need archive\.duplicates = "replace"'):
+        Settings.model_validate({"peers": peers, "forwarding": {"rules": [{"to": "PACS"}]}})
+
+
+def test_what_goes_wrong_here_is_not_the_destinations_fault(
+    open_node: Callable[..., Stores],
+) -> None:
+    """More objects without a file, and with a lost one, than failures are put up with."""
+    datasets = slices(9)
+    with receiver([CT]) as scp:
+        stores = open_node(scp.peer, first_retry_s=60)
+        evicted, lost, fine = (receive(stores, *datasets[n : n + 3]) for n in (0, 3, 6))
+        instances = schema.instances.c
+        with stores.catalog.write() as connection:
+            connection.execute(
+                update(schema.instances)
+                .where(instances.sop_instance_uid.in_(evicted))
+                .values(path="")
+            )
+            query = select(instances.path).where(instances.sop_instance_uid.in_(lost))
+            for path in connection.execute(query).scalars():
+                stores.archive.path(path).unlink()
+        with forwarding(stores):
+            until(lambda: queue(stores)[fine[-1]][0] == "sent")
+            until(lambda: {queue(stores)[uid][2] for uid in lost} == {1})
+        found = queue(stores)
+    assert {found[uid] for uid in evicted} == {("given_up", "its pixels are not kept here", 1)}
+    assert {found[uid][0] for uid in lost} == {"pending"}
+    assert resting(stores) == {}
+    assert uids(scp.requests) == fine
+
+
+def test_a_forwarder_whose_catalogue_fails_says_so_until_it_answers(
+    open_node: Callable[..., Stores], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = open_node(Peer("PACS", "127.0.0.1", free_port()))
+    receive(stores, *slices(1))
+
+    def fail(*_arguments: Any) -> Any:
+        raise CatalogError("the database is read-only")
+
+    with forwarding(stores) as running:
+        assert running.problem == ""
+        with monkeypatch.context() as broken:
+            broken.setattr(ForwardQueue, "claim", fail)
+            until(lambda: running.problem == "to PACS: the database is read-only")
+            broken.setattr(ForwardQueue, "due_destinations", fail)
+            until(lambda: running.problem.startswith("the database is read-only; to PACS"))
+        until(lambda: running.problem == "")
+
+
 def test_what_a_repair_took_in_is_sent_on_when_its_sender_tries_again(
     open_node: Callable[..., Stores],
 ) -> None:
@@ -223,15 +299,17 @@ def test_one_that_ends_every_association_does_not_hold_up_its_neighbours(
         return 0x0000
 
     with receiver([CT], answer) as scp:
-        stores = open_node(scp.peer, first_retry_s=0.05, give_up_days=0.5 / 86_400)
+        stores = open_node(scp.peer, first_retry_s=0.05)
         others = receive(stores, *datasets)[1:]
         with forwarding(stores):
+            until(lambda: {queue(stores)[uid][0] for uid in others} == {"sent"}, 20)
+            until(lambda: queue(stores)[bad][2] > 1, 20)
+            with stores.catalog.write() as connection:  # it has waited for years
+                connection.execute(update(schema.forwards).values(requested_at=0.0))
             until(lambda: queue(stores)[bad][0] == "given_up", 20)
-            assert {queue(stores)[uid][0] for uid in others} == {"sent"}
             assert resting(stores) == {}
             late = receive(stores, *slices(1))
             until(lambda: queue(stores)[late[0]][0] == "sent")
-    assert queue(stores)[bad][2] > 1
     assert all(uids(scp.requests).count(uid) == 1 for uid in others)
 
 

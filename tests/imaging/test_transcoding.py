@@ -22,7 +22,7 @@ from pydicom.uid import (
 )
 
 from cbmir_node.config import ImagingSettings
-from cbmir_node.errors import DecoderDiedError, PixelError
+from cbmir_node.errors import DecoderDiedError, OutOfSpaceError, PixelError
 from cbmir_node.imaging.decoder_process import DecoderProcess
 from cbmir_node.imaging.pixel_source import open_pixels
 from cbmir_node.imaging.transcoding import can_transcode, transcode
@@ -264,7 +264,7 @@ def test_an_icon_that_is_compressed_is_left_out(tmp_path: Path) -> None:
         ({"NumberOfFrames": 3}, "frames are missing"),
         ({"Rows": 25}, "the header says 25 x 32"),
         ({"Rows": 65535, "Columns": 65535}, "larger than the limit"),
-        ({"NumberOfFrames": 30000, "Rows": 8000, "Columns": 8000}, "more than the .* allowed"),
+        ({"NumberOfFrames": 30000, "Rows": 8000, "Columns": 8000}, "more than a value can have"),
     ],
 )
 def test_what_cannot_be_decoded_says_why(
@@ -290,7 +290,7 @@ def test_pixels_beyond_the_limit_are_not_written(tmp_path: Path) -> None:
     path = write_object(tmp_path / "object.dcm", ramp(), syntax=RLE, encode=rle)
     size = ramp().nbytes
     transcoded(path, ExplicitVRLittleEndian, max_bytes=size)
-    with pytest.raises(PixelError, match=f"{size} bytes of pixels are more"):
+    with pytest.raises(OutOfSpaceError, match=f"{size} bytes of pixels are more"):
         transcoded(path, ExplicitVRLittleEndian, max_bytes=size - 1)
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from pydicom import Dataset
+from sqlalchemy import select
 
 from cbmir_node.archive.store import Archive
 from cbmir_node.catalog import schema
+from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.retention.selection import studies_of_patient, study_named
 from cbmir_node.catalog.retention.tombstones import bury_studies
 from cbmir_node.cli import main
@@ -169,6 +171,26 @@ def test_a_study_that_lost_its_last_object_to_a_replacement_goes(
     assert_sound(stores)
 
 
+def test_where_nothing_is_to_be_removed_nobody_waits_for_it(
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node looks every few seconds: without the lock that writers share, and by an index."""
+    keep(stores, tmp_path, make_object())
+
+    def refuse(_: Catalog) -> None:
+        raise Crash
+
+    monkeypatch.setattr(Catalog, "write", refuse)
+    apply_retention(stores)
+    if stores.catalog.is_sqlite:
+        instance = schema.deleted_objects.c.instance
+        query = select(instance).where(instance > 0).order_by(instance)
+        text = str(query.compile(stores.catalog.engine, compile_kwargs={"literal_binds": True}))
+        with stores.catalog.read() as connection:
+            plan = str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}").all())
+        assert "SEARCH deleted_objects USING COVERING INDEX ix_deleted_objects_instance" in plan
+
+
 # --- the command ---
 
 
@@ -196,6 +218,37 @@ def test_the_command_says_what_would_go_and_asks(stores: Stores, tmp_path: Path)
     assert "deleted 3 instances" in done.output
     assert uids(stores) == set()
     assert f"no study {uid}" in run_delete(stores, "--study", uid, "--yes").output
+
+
+def test_the_command_tells_what_was_not_sent_on(stores: Stores, tmp_path: Path) -> None:
+    study = study_of(4)
+    keep(stores, tmp_path, *study)
+    states = [("A", "given_up"), ("B", "pending"), ("A", "sent"), ("A", "refused"), ("B", "sent")]
+    rows = zip((1, 1, 2, 3, 3), states, strict=True)
+    with stores.catalog.write() as connection:
+        for instance, (destination, state) in rows:
+            connection.execute(
+                schema.forwards.insert().values(
+                    instance=instance,
+                    destination=destination,
+                    state=state,
+                    requested_at=0,
+                    due_at=0,
+                )
+            )
+    options = ["--study", study[0].StudyInstanceUID, "--dry-run"]
+    assert "2 of them were not sent on yet" in run_delete(stores, *options).output
+    answer = json.loads(run_delete(stores, *options, "--json").stdout)
+    assert answer["selected"]["not_sent_on"] == 2
+
+
+def test_a_script_is_told_how_to_agree(stores: Stores, tmp_path: Path) -> None:
+    study = study_of(1)
+    keep(stores, tmp_path, *study)
+    done = run_delete(stores, "--study", study[0].StudyInstanceUID)
+    assert done.exit_code == 2
+    assert "give --yes" in done.output
+    assert len(uids(stores)) == 1
 
 
 def test_only_dated_studies_are_older_than_a_date(stores: Stores, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from cbmir_node.archive.store import Archive
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.query.hierarchy import find
 from cbmir_node.catalog.reception.registration import StoreOutcome
-from cbmir_node.catalog.retention.eviction import KEPT
+from cbmir_node.catalog.retention.eviction import KEPT, evictable
 from cbmir_node.catalog.statistics import count_states
 from cbmir_node.node import open_intake, open_search
 from cbmir_node.retention import eviction
@@ -118,8 +118,12 @@ def test_what_something_waits_for_is_not_evicted(
     with stores.catalog.write() as connection:
         row = connection.execute(instance).scalar_one()
         connection.execute(schema.forwards.insert().values(instance=row, **forwards))
-    apply_retention(stores)
-    assert kept(stores) == {forwarded, failed, pending}
+    # what was refused or given up may be the only copy
+    for state in ("pending", "refused", "given_up"):
+        with stores.catalog.write() as connection:
+            connection.execute(update(schema.forwards).values(state=state))
+        apply_retention(stores)
+        assert kept(stores) == {forwarded, failed, pending}
     with stores.catalog.write() as connection:
         connection.execute(update(schema.forwards).values(state="sent"))
     apply_retention(stores)
@@ -177,6 +181,24 @@ def test_the_quota_takes_the_oldest_and_some_more(
     apply_retention(limited)
     assert kept(stores) == set(arrived[:7])  # 7.5 MiB less 5 %
     assert vectors_of_each(stores) == dict.fromkeys(arrived, 1)
+
+
+def test_what_arrived_at_the_same_moment_goes_batch_by_batch(
+    open_stores_with: OpenStores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each batch goes on behind the last one, also past what may not go."""
+    monkeypatch.setattr(eviction, "AT_ONCE", 2)
+    stores = open_stores_with(retention=NONE)
+    arrived = keep(stores, tmp_path, *(make_object() for _ in range(7)))
+    embed(stores, failing=arrived[2:4])
+    for uid in arrived:
+        change(stores, uid, size_bytes=1, received_at=1.1)
+    first = evictable(stores.catalog, 2.0, 2, failed_too=False)
+    behind = evictable(stores.catalog, 2.0, 9, failed_too=False, after=first[-1])
+    assert [len(first), len(behind)] == [2, 3]
+    assert not set(first) & set(behind)
+    apply_retention(stores)
+    assert kept(stores) == set(arrived[2:4])
 
 
 @pytest.mark.parametrize("duplicates", ["keep", "replace"])

@@ -150,6 +150,17 @@ def test_a_note_broken_off_before_its_row_has_its_effect_all_the_same(
     assert uids(stores) == {note.SOPInstanceUID}
 
 
+def test_a_note_that_was_rejected_rejects_nothing(stores: Stores, tmp_path: Path) -> None:
+    study = study_of(2)
+    note = note_on(study)
+    keep(stores, tmp_path, *study, note_on([note]))
+    with pytest.raises(RejectedObjectError):
+        keep(stores, tmp_path, note)
+    assert {str(dataset.SOPInstanceUID) for dataset in study} <= uids(stores)
+    assert buried(stores) == {note.SOPInstanceUID: "rejected"}
+    assert_sound(stores)
+
+
 def test_notes_are_honoured_only_where_that_is_configured(
     open_stores_with: OpenStores, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ pytest.importorskip("onnxscript", reason="export needs: pip install 'cbmir-node[
 
 from click.testing import CliRunner
 
-from cbmir_node.cli.train import export_command, train_command
+from cbmir_node.cli import main
 from cbmir_node.config import EmbeddingSettings
 from cbmir_node.embedding.session import EmbeddingModel
 from cbmir_node.errors import ConfigurationError
@@ -59,7 +59,7 @@ def checkpoint(recipe, manifest, tmp_path_factory):
     folder = tmp_path_factory.mktemp(recipe)
     arguments = [manifest, "-o", folder, "--recipe", recipe, "--size", SMALLEST[recipe]]
     arguments += ["--epochs", 2, "--batch-size", 8, "--width", 1 / 128, "--seed", 3]
-    result = CliRunner().invoke(train_command, [str(argument) for argument in arguments])
+    result = CliRunner().invoke(main, ["train", *map(str, arguments)])
     assert result.exit_code == 0, result.output
     return folder / "checkpoint.pt"
 
@@ -68,7 +68,7 @@ def checkpoint(recipe, manifest, tmp_path_factory):
 def model(recipe, checkpoint, tmp_path_factory):
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     arguments = [str(checkpoint), "-o", str(path), "--name", recipe, "--training-data", "Patterns."]
-    result = CliRunner().invoke(export_command, arguments)
+    result = CliRunner().invoke(main, ["export", *arguments])
     assert result.exit_code == 0, result.output
     return EmbeddingModel.load(path, EmbeddingSettings(provider="cpu", batch_size=3, threads=1))
 
@@ -217,7 +217,7 @@ def test_choices_of_the_command_line_reach_the_run(manifest, tmp_path):
     arguments = [manifest, "-o", tmp_path, "--recipe", "attention-hash", "--no-attention"]
     arguments += ["--final", "--leave-out", "bars", "--leave-out", "discs", "--epochs", 1]
     arguments += ["--size", 32, "--width", 1 / 128, "--batch-size", 8]
-    result = CliRunner().invoke(train_command, [str(argument) for argument in arguments])
+    result = CliRunner().invoke(main, ["train", *map(str, arguments)])
     assert result.exit_code == 0, result.output
     assert "validation" not in result.output
     state = load_checkpoint(tmp_path / "checkpoint.pt")
@@ -294,7 +294,7 @@ class _Stand(ContractNetwork):
 def test_imagenet_features_are_exported_by_command(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "ImageNetFeatures", _Stand)
     path = tmp_path / "imagenet.onnx"
-    result = CliRunner().invoke(export_command, ["--imagenet", "-o", str(path), "--size", "32"])
+    result = CliRunner().invoke(main, ["export", "--imagenet", "-o", str(path), "--size", "32"])
     assert result.exit_code == 0, result.output
     model = EmbeddingModel.load(path, EmbeddingSettings(provider="cpu", threads=1))
     assert model.description.spaces == {"embedding": 3}
@@ -322,6 +322,6 @@ def test_export_says_what_it_lacks(tmp_path, arguments):
     file = tmp_path / "checkpoint.pt"
     file.touch()
     filled = [argument.format(checkpoint=file) for argument in arguments]
-    result = CliRunner().invoke(export_command, [*filled, "-o", str(tmp_path / "model.onnx")])
+    result = CliRunner().invoke(main, ["export", *filled, "-o", str(tmp_path / "model.onnx")])
     assert result.exit_code == 2
     assert not (tmp_path / "model.onnx").exists()

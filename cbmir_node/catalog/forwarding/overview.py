@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
-from sqlalchemy import ColumnElement, case, delete, func, select, update
+from sqlalchemy import ColumnElement, Select, case, delete, func, select, update
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.forwarding.queue import ForwardState
+from cbmir_node.catalog.forwarding.queue import ForwardState, request_forwards
 from cbmir_node.catalog.forwarding.resting_destinations import wake_destination
 
 FORWARD_STATES: tuple[ForwardState, ...] = get_args(ForwardState)
@@ -109,30 +109,59 @@ def count_forwards(catalog: Catalog) -> dict[str, int]:
     return {state: found.get(state, 0) for state in FORWARD_STATES}
 
 
+def forward_destinations(catalog: Catalog) -> list[str]:
+    """Return the AE titles that the queue has objects for, in any state."""
+    query = select(_forwards.destination).distinct().order_by(_forwards.destination)
+    with catalog.read() as connection:
+        return [str(title) for title in connection.execute(query).scalars()]
+
+
 def retry_forwards(catalog: Catalog, destination: str | None, *, refused: bool) -> int:
     """Let all that waits or was given up be tried at once, on request also what was refused.
 
     Returns
     -------
     int
-        How many objects.
+        How many objects are due now.
     """
     now = time.time()
     states = ["given_up", "refused"] if refused else ["given_up"]
-    again = {"state": "pending", "reason": "", "attempts": 0, "requested_at": now, "due_at": now}
     with catalog.write() as connection:
-        ended = connection.execute(
+        connection.execute(
             update(schema.forwards)
             .where(_forwards.state.in_(states), *_to(destination))
-            .values(**again, finished_at=None)
-        ).rowcount
-        waiting = connection.execute(
+            .values(**_anew(now))
+        )
+        connection.execute(
             update(schema.forwards)
-            .where(_forwards.state == "pending", _forwards.due_at != now, *_to(destination))
+            .where(_forwards.state == "pending", _forwards.due_at > now, *_to(destination))
             .values(due_at=now)
-        ).rowcount
+        )
+        due = select(func.count()).where(_forwards.state == "pending", *_to(destination))
+        objects = int(connection.execute(due).scalar_one())
     wake_destination(catalog, destination)
-    return int(ended + waiting)
+    return objects
+
+
+def add_forwards(catalog: Catalog, destination: str, study_instance_uid: str) -> int:
+    """Queue what is kept of a study, whatever the rules say and also what was sent before.
+
+    Returns
+    -------
+    int
+        How many objects; those that wait already are counted, and wait on.
+    """
+    kept = _instances_of(study_instance_uid).where(schema.instances.c.path != "")
+    with catalog.write() as connection:
+        instances = [int(instance) for instance in connection.execute(kept).scalars()]
+        connection.execute(
+            update(schema.forwards)
+            .where(_forwards.instance.in_(kept), _forwards.state != "pending", *_to(destination))
+            .values(**_anew(time.time()))
+        )
+        for instance in instances:
+            request_forwards(connection, instance, [destination], time.time())
+    return len(instances)
 
 
 def cancel_forwards(
@@ -144,14 +173,23 @@ def cancel_forwards(
     """Take objects out of the queue; return how many."""
     which = [*_to(destination), _forwards.state.in_(states)]
     if study_instance_uid is not None:
-        members = (
-            select(schema.instances.c.id)
-            .select_from(schema.instances.join(schema.series).join(schema.studies))
-            .where(schema.studies.c.study_instance_uid == study_instance_uid)
-        )
-        which.append(_forwards.instance.in_(members))
+        which.append(_forwards.instance.in_(_instances_of(study_instance_uid)))
     with catalog.write() as connection:
         return int(connection.execute(delete(schema.forwards).where(*which)).rowcount)
+
+
+def _instances_of(study_instance_uid: str) -> Select[Any]:
+    return (
+        select(schema.instances.c.id)
+        .select_from(schema.instances.join(schema.series).join(schema.studies))
+        .where(schema.studies.c.study_instance_uid == study_instance_uid)
+    )
+
+
+def _anew(now: float) -> dict[str, Any]:
+    """Return the columns of an object that is queued as if it had just arrived."""
+    again = {"state": "pending", "reason": "", "attempts": 0, "finished_at": None}
+    return {**again, "requested_at": now, "due_at": now}
 
 
 def _to(destination: str | None) -> list[ColumnElement[bool]]:

@@ -69,6 +69,14 @@ def request_forwards(
     insert_unless_present(connection, schema.forwards, rows)
 
 
+def awaiting_destinations(connection: Connection, instance: int) -> list[str]:
+    """Return the destinations that an object has not reached yet, in the caller's transaction."""
+    query = select(_forwards.destination).where(
+        _forwards.instance == instance, _forwards.state != "sent"
+    )
+    return [str(title) for title in connection.execute(query).scalars()]
+
+
 class ForwardQueue:
     """Claims and outcomes of sending on.
 

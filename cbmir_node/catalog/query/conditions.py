@@ -26,6 +26,8 @@ MATCHED_COMPUTED_KEYS = {"ModalitiesInStudy": "Modality", "SOPClassesInStudy": "
 
 _TIME_VRS = frozenset({"DA", "TM", "DT"})
 _MOST_UIDS = 10_000  # databases limit the parameters of a statement
+_MOST_TEXTS = 50  # each is a few terms of an OR, and databases limit how many it may have
+_LONGEST_TEXT = 1024  # characters; databases limit patterns, and long ones are slow
 
 
 def level_of(keyword: str) -> Level:
@@ -60,7 +62,7 @@ def condition(keyword: str, value: str) -> ColumnElement[bool]:
     Raises
     ------
     QueryError
-        The value does not fit the key's VR.
+        The value does not fit the key's VR, or is too long, or has too many values.
     """
     if keyword in MATCHED_COMPUTED_KEYS:
         return true() if is_universal(value) else _in_some_series(keyword, value)
@@ -83,7 +85,7 @@ def conditions(
     Raises
     ------
     QueryError
-        A value does not fit its key's VR.
+        A value does not fit its key's VR, or is too long, or has too many values.
     """
     plain = {path: value for path, value in keys.items() if _sequence_of(path) is None}
     found = list(_combined(plain)) if combined_date_times else []
@@ -116,11 +118,11 @@ def _condition(columns: Any, key: Key, value: str) -> ColumnElement[bool]:
         return time_condition(columns, key, value)
     if key.vr == "PN":
         groups = [columns[form] for form in key.forms]
-        return or_(*(name_condition(groups, one) for one in value.split("\\")))
+        return or_(*(name_condition(groups, one) for one in _texts(key, value)))
     if key.vr == "UI":
         column: ColumnElement[str] = columns[key.column]
         return column.in_(_uids(key, value))
-    return or_(*(text_condition(columns[key.column], key, one) for one in value.split("\\")))
+    return text_condition(columns[key.column], key, _texts(key, value))
 
 
 def _uids(key: Key, value: str) -> list[str]:
@@ -128,6 +130,15 @@ def _uids(key: Key, value: str) -> list[str]:
     if len(uids) > _MOST_UIDS:
         raise QueryError(f"{key.keyword}: at most {_MOST_UIDS} UIDs; ask in parts")
     return uids
+
+
+def _texts(key: Key, value: str) -> list[str]:
+    texts = value.split("\\")
+    if len(texts) > _MOST_TEXTS:
+        raise QueryError(f"{key.keyword}: at most {_MOST_TEXTS} values; ask in parts")
+    if max(map(len, texts)) > _LONGEST_TEXT:
+        raise QueryError(f"{key.keyword}: at most {_LONGEST_TEXT} characters; shorten it")
+    return texts
 
 
 def _in_some_series(keyword: str, value: str) -> ColumnElement[bool]:

@@ -12,6 +12,10 @@ from cbmir_node.catalog.keys import NAME_GROUPS
 
 # accents of Latin, Greek and Cyrillic letters; the voicing marks of kana make other letters
 _ACCENTS = re.compile(r"[\u0300-\u036f]")
+# letters that Unicode does not take apart, as names are written where a keyboard lacks them
+_PLAIN_LETTERS = str.maketrans(
+    {**dict(zip("đðħıłøŧ", "ddhilot", strict=True)), "æ": "ae", "œ": "oe", "þ": "th"}
+)
 _LONGEST_GROUP = 512  # folded, a sign can become many, and PostgreSQL indexes no long values
 _AROUND_CARET = re.compile(r" *\^ *")
 
@@ -20,6 +24,7 @@ def folded(text: str) -> str:
     """Return a name or a part of one as it is compared, wildcards untouched."""
     apart = unicodedata.normalize("NFKD", text)
     plain = unicodedata.normalize("NFKC", _ACCENTS.sub("", apart)).casefold()
+    plain = plain.translate(_PLAIN_LETTERS)
     return _AROUND_CARET.sub("^", " ".join(plain.split())).rstrip("^ ")
 
 

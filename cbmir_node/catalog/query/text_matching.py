@@ -23,14 +23,18 @@ _WILDCARDS = re.compile(r"[*?]")
 _ABSENT_COMPONENTS = re.compile(r"(\^\*?)+$")
 
 
-def text_condition(column: ColumnElement[str], key: Key, value: str) -> ColumnElement[bool]:
-    """Match one value with regard to case; of several stored values, any may match (C.2.2.3)."""
-    value = value.strip(" ")
+def text_condition(
+    column: ColumnElement[str], key: Key, values: Sequence[str]
+) -> ColumnElement[bool]:
+    """Match any of `values` with regard to case; of several stored, any may match (C.2.2.3)."""
+    values = [value.strip(" ") for value in values]
     if dictionary_VM(key.keyword) != "1":
-        return _Like("\\" + column + "\\", f"*\\{value}\\*")
-    if key.vr in _WILDCARD_VRS and _WILDCARDS.search(value):
-        return _Like(column, value)
-    return column == value
+        return or_(*(_Like("\\" + column + "\\", f"*\\{value}\\*") for value in values))
+    has_wildcards = key.vr in _WILDCARD_VRS
+    patterns = [value for value in values if has_wildcards and _WILDCARDS.search(value)]
+    exact = [value for value in values if value not in patterns]
+    found = [_Like(column, pattern) for pattern in patterns]
+    return or_(column.in_(exact), *found) if exact else or_(*found)
 
 
 def name_condition(columns: Sequence[ColumnElement[str]], value: str) -> ColumnElement[bool]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import enum
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from cbmir_node.catalog import schema
-from cbmir_node.catalog.forwarding.queue import request_forwards
+from cbmir_node.catalog.forwarding.queue import awaiting_destinations, request_forwards
 from cbmir_node.catalog.query.sequence_items import write_items
 from cbmir_node.catalog.reception.records import InstanceRecord
 from cbmir_node.catalog.reception.representation import sampling_order
@@ -25,8 +25,8 @@ from cbmir_node.config import RetentionSettings
 Duplicates = Literal["keep", "replace", "mend", "adopt"]
 """What wins when a known SOP Instance UID arrives again: ``keep`` the first content, ``replace`` it
 by the new one, or ``mend``: the new file in any case, because the known one is lost or damaged.
-``adopt`` is for a file that was found and did not arrive: it brings nothing back that was deleted
-or whose pixels are not kept."""
+``adopt`` is for a file that was found and did not arrive: it brings nothing back that was deleted,
+nor pixels, where these are evicted."""
 
 REPAIR = "repair"
 """Source of an object that was found in the archive: nobody was told that it is stored."""
@@ -136,6 +136,9 @@ def register(
             StoreOutcome.CONFLICT, record.path, known.path or None, known.content_sha256
         )
     _log.info("%s arrived again with different content; replaced", uid)
+    # who still waits for the old content gets the new one, whoever sent it
+    awaiting = set(awaiting_destinations(connection, known.id)) - {record.source}
+    record = replace(record, forward_to=tuple(sorted(awaiting.union(record.forward_to))))
     remove_vectors(connection, [known.id])
     connection.execute(delete(schema.instances).where(_instances.id == known.id))
     series = _insert(connection, record)
@@ -156,10 +159,11 @@ def _same_again(
         request_forwards(connection, known.id, record.forward_to, record.received_at)
     if known.path:
         wanted = duplicates == "mend"
+    elif duplicates == "adopt":
+        # where nothing is evicted, its file was lost, and has been found
+        wanted = retention.retain == "all" and not retention.quota_gib
     else:
-        wanted = duplicates != "adopt" and (
-            retention.retain != "none" or _waits_for_pixels(connection, known.id)
-        )
+        wanted = retention.retain != "none" or _waits_for_pixels(connection, known.id)
     if not wanted:
         return Registered(
             StoreOutcome.DUPLICATE, record.path, known.path or None, known.content_sha256

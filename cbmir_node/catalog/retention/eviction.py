@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, and_, exists, func, literal_column, select, update
+from sqlalchemy import ColumnElement, and_, exists, func, literal_column, select, tuple_, update
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
@@ -23,12 +24,33 @@ EMBEDDED_STATES = ("embedded", "no_pixels", "skipped")
 """States of instances whose pixels the model needs no more."""
 
 
-def evictable(
-    catalog: Catalog, received_before: float, limit: int, *, failed_too: bool
-) -> list[tuple[int, int]]:
-    """Return (row, size in bytes) of instances that need not keep their pixels, oldest first.
+class Evictable(NamedTuple):
+    """An instance that need not keep its pixels, in the order of eviction.
 
-    Nothing waits for them: every model in use has an outcome, and no copy is to be sent on.
+    Attributes
+    ----------
+    received_at : float
+        Seconds since 1970.
+    row : int
+        Of the instance.
+    """
+
+    received_at: float
+    size_bytes: int
+    row: int
+
+
+def evictable(
+    catalog: Catalog,
+    received_before: float,
+    limit: int,
+    *,
+    failed_too: bool,
+    after: Evictable | None = None,
+) -> list[Evictable]:
+    """Return instances that need not keep their pixels, those received first at the beginning.
+
+    Nothing waits for them: every model in use has an outcome, and every copy has been sent on.
 
     Parameters
     ----------
@@ -37,15 +59,21 @@ def evictable(
     limit : int
     failed_too : bool
         Also what could not be embedded, and could be tried again while its pixels are here.
+    after : Evictable, optional
+        The last one known: what comes before it, and may not go, is not walked through again.
     """
+    order = (_instances.received_at, _instances.size_bytes, _instances.id)
     query = (
-        select(_instances.id, _instances.size_bytes)
+        select(*order)
         .where(KEPT, _instances.received_at < received_before, _is_done(failed_too=failed_too))
-        .order_by(_instances.received_at)
+        .order_by(*order)
         .limit(limit)
     )
+    if after is not None:
+        # the first condition says it all; with the second, databases begin at the right place
+        query = query.where(tuple_(*order) > after, _instances.received_at >= after.received_at)
     with catalog.read() as connection:
-        return [(row.id, row.size_bytes) for row in connection.execute(query)]
+        return [Evictable(*row) for row in connection.execute(query)]
 
 
 def evict(catalog: Catalog, instances: Sequence[int], *, failed_too: bool) -> Removed:
@@ -71,7 +99,8 @@ def evict(catalog: Catalog, instances: Sequence[int], *, failed_too: bool) -> Re
 def _is_done(*, failed_too: bool) -> ColumnElement[bool]:
     """Return the condition that nothing waits for an instance's pixels.
 
-    Without any model in use everything waits for one.
+    Without any model in use everything waits for one. What a destination refused, or what was
+    given up, may be the only copy there is: it waits for somebody to retry or to cancel it.
     """
     states = (*EMBEDDED_STATES, "failed") if failed_too else EMBEDDED_STATES
     in_use = _models.state.in_(("active", "next"))
@@ -83,7 +112,7 @@ def _is_done(*, failed_too: bool) -> ColumnElement[bool]:
     return and_(
         exists().where(in_use),
         ~exists().where(in_use, ~outcome),
-        ~exists().where(_forwards.instance == _instances.id, _forwards.state == "pending"),
+        ~exists().where(_forwards.instance == _instances.id, _forwards.state != "sent"),
     )
 
 

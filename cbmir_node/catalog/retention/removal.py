@@ -12,6 +12,7 @@ from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.locks import Lock, hold
 from cbmir_node.catalog.retention.unused_files import name_unused
 from cbmir_node.catalog.vectors.rows import remove_vectors
+from cbmir_node.catalog.work.series_cap import free_places, places_of
 
 _deleted, _instances = schema.deleted_objects.c, schema.instances.c
 _LEVELS = (
@@ -41,22 +42,32 @@ class Removed:
 
 
 def remove_buried(catalog: Catalog, limit: int) -> Removed:
-    """Remove up to `limit` objects that have a tombstone: rows, vectors, and what becomes empty."""
+    """Remove up to `limit` objects that have a tombstone: rows, vectors, and what becomes empty.
+
+    Of a long series other images are embedded in place of those that go.
+    """
+    # a comparison, and no join: so both databases walk the index of what is to be removed
+    buried = select(_deleted.instance).where(_deleted.instance > 0).order_by(_deleted.instance)
+    with catalog.read() as connection:
+        # looked for every few seconds, and as a rule in vain: that must not stop receivers
+        if connection.execute(buried.limit(1)).first() is None:
+            return Removed(0, [], 0)
     with catalog.write() as connection:
         hold(connection, Lock.HIERARCHY)
         hold(connection, Lock.MODELS_IN_USE, shared=True)
         rows = connection.execute(
             select(_instances.id, _instances.series, _instances.path, _instances.size_bytes)
-            .join(schema.deleted_objects, _deleted.instance == _instances.id)
+            .where(_instances.id.in_(buried.limit(limit)))
             .order_by(_instances.id)
-            .limit(limit)
         ).all()
         if not rows:
             return Removed(0, [], 0)
         instances = [row.id for row in rows]
         kept = [row for row in rows if row.path]
         remove_vectors(connection, instances)
+        places = places_of(connection, instances)
         connection.execute(delete(schema.instances).where(_instances.id.in_(instances)))
+        free_places(connection, places)
         name_unused(connection, [row.path for row in kept])
         remove_empty(connection, sorted({row.series for row in rows}))
     return Removed(len(rows), [row.path for row in kept], sum(row.size_bytes for row in kept))

@@ -14,7 +14,7 @@ from cbmir_node.catalog.retention.eviction import KEPT
 from cbmir_node.errors import SelectionError
 
 _patients, _studies, _series = schema.patients.c, schema.studies.c, schema.series.c
-_instances = schema.instances.c
+_instances, _forwards = schema.instances.c, schema.forwards.c
 _STUDIES_AT_ONCE = 500
 _DATE = re.compile(r"\d{8}")
 
@@ -124,6 +124,23 @@ def patients_left_empty(catalog: Catalog, studies: Sequence[SelectedStudy]) -> i
             )
             empty += sum(number == named[patient] for patient, number in counts)
     return empty
+
+
+def count_not_sent_on(catalog: Catalog, studies: Sequence[SelectedStudy]) -> int:
+    """Return how many instances of some studies a destination has not got, for whatever reason."""
+    rows = [study.row for study in studies]
+    number = 0
+    with catalog.read() as connection:
+        for first in range(0, len(rows), _STUDIES_AT_ONCE):
+            waiting = (
+                select(func.count(_forwards.instance.distinct()))
+                .join(schema.instances, _instances.id == _forwards.instance)
+                .join(schema.series, _series.id == _instances.series)
+                .where(_series.study.in_(rows[first : first + _STUDIES_AT_ONCE]))
+                .where(_forwards.state != "sent")
+            )
+            number += connection.execute(waiting).scalar_one()
+    return number
 
 
 def _selected(catalog: Catalog, which: ColumnElement[bool]) -> list[SelectedStudy]:

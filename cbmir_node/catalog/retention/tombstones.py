@@ -73,9 +73,11 @@ def bury_studies(catalog: Catalog, studies: Sequence[int], detail: str) -> int:
 
 
 def bury_objects(
-    catalog: Catalog, objects: Sequence[tuple[str, str]], cause: Cause, detail: str
-) -> None:
+    catalog: Catalog, objects: Sequence[tuple[str, str]], cause: Cause, detail: str, note: str
+) -> bool:
     """Mark objects as deleted or rejected, whether they are here or not, in one commit.
+
+    Does nothing and returns False when the rejection note that says so was itself rejected.
 
     Parameters
     ----------
@@ -85,13 +87,18 @@ def bury_objects(
     cause : {"deleted", "rejected"}
     detail : str
         What asked for it.
+    note : str
+        SOP Instance UID of the rejection note.
     """
     with catalog.write() as connection:
         hold(connection, Lock.HIERARCHY)
+        if cause_of(connection, note) == "rejected":
+            return False
         for first in range(0, len(objects), _UIDS_AT_ONCE):
             some = dict(objects[first : first + _UIDS_AT_ONCE])
             _bury(connection, _instances.sop_instance_uid.in_(list(some)), cause, detail)
             _bury_absent(connection, some, cause, detail)
+    return True
 
 
 def _bury(connection: Connection, which: ColumnElement[bool], cause: Cause, detail: str) -> int:

@@ -9,10 +9,11 @@ about N (1 + ln(n / N)) images have been embedded when n have arrived, and N of 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, select, tuple_
+from sqlalchemy import Connection, exists, func, select, tuple_
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
@@ -20,6 +21,7 @@ from cbmir_node.catalog.locks import Lock, hold
 from cbmir_node.catalog.reception.representation import number_of
 from cbmir_node.catalog.vectors.rows import remove_vectors
 from cbmir_node.catalog.work.queue import Claim, held_claims, set_state
+from cbmir_node.catalog.work.requests import NOT_KEPT, reset_work
 
 SKIPPED = "enough other images of its series are embedded"
 
@@ -100,6 +102,46 @@ def stand_in(catalog: Catalog, model: int, instance: int) -> int | None:
         return apart, abs(other.id - image.id)
 
     return min(others, key=distance).id if others else None
+
+
+def places_of(connection: Connection, instances: Sequence[int]) -> dict[tuple[int, int], int]:
+    """Return for (series, model) how many places some images, which are about to go, have taken."""
+    taken = (
+        select(_instances.series, _work.model, func.count())
+        .join(schema.work, _work.instance == _instances.id)
+        .where(_instances.id.in_(list(instances)), _instances.sampling_order.is_not(None))
+        .where(_work.state != "skipped")
+        .group_by(_instances.series, _work.model)
+    )
+    return {(row[0], row[1]): row[2] for row in connection.execute(taken)}
+
+
+def free_places(connection: Connection, places: Mapping[tuple[int, int], int]) -> None:
+    """Give places to the next skipped images, in the transaction that has removed the others.
+
+    An image whose pixels are not kept gets one too, and has failed until they come again.
+
+    Parameters
+    ----------
+    connection : Connection
+    places : mapping of (int, int) to int
+        How many, for (series, model).
+    """
+    buried = exists().where(schema.deleted_objects.c.instance == _instances.id)
+    for (series, model), number in places.items():
+        following = (
+            select(_instances.id, _instances.path)
+            .join(schema.work, _work.instance == _instances.id)
+            .where(_instances.series == series, _instances.sampling_order.is_not(None))
+            .where(_work.model == model, _work.state == "skipped", ~buried)
+            .order_by(_instances.sampling_order, _instances.id)
+            .limit(number)
+        )
+        rows = connection.execute(following).all()
+        kept = [row.id for row in rows if row.path]
+        reset_work(connection, (_work.model == model) & _work.instance.in_(kept), time.time())
+        gone = [row.id for row in rows if not row.path]
+        set_state(connection, model, gone, "failed", NOT_KEPT)
 
 
 def _first_too_many(

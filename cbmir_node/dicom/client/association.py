@@ -12,7 +12,12 @@ from pynetdicom.presentation import PresentationContext
 
 from cbmir_node.dicom.client.checkpoint import ReactorCheckpoint
 from cbmir_node.dicom.transport import BoundedSocket
-from cbmir_node.errors import NothingAcceptedError, PeerRefusedError, PeerUnreachableError
+from cbmir_node.errors import (
+    NothingAcceptedError,
+    PeerBusyError,
+    PeerRefusedError,
+    PeerUnreachableError,
+)
 
 _MAX_PDU_BYTES = 131072
 _LONGEST_OPENING_S = 30.0
@@ -99,7 +104,9 @@ def association(
     Raises
     ------
     PeerUnreachableError
-        The peer does not answer, or has no place for us now.
+        The peer does not answer.
+    PeerBusyError
+        It has no place for us now.
     NothingAcceptedError
         It accepts none of the contexts.
     PeerRefusedError
@@ -120,7 +127,7 @@ def association(
         ) from error
     if opened.is_rejected:
         answer = opened.acceptor.primitive
-        kind = PeerUnreachableError if answer.result == _REJECTED_FOR_NOW else PeerRefusedError
+        kind = PeerBusyError if answer.result == _REJECTED_FOR_NOW else PeerRefusedError
         raise kind(f"{peer} rejects the association: {answer.reason_str}; check the AE titles")
     if opened.rejected_contexts and not opened.accepted_contexts:
         raise NothingAcceptedError(

@@ -39,12 +39,15 @@ class Query:
     ----------
     limited : bool
         Whether the peer said of its latest answer that there is more.
+    unreadable : int
+        How many identifiers of its latest answer could not be read.
     """
 
     def __init__(self, peer: Peer, opened: Any) -> None:
         self._peer = peer
         self._opened = opened
         self.limited = False
+        self.unreadable = 0
 
     def find(self, level: QueryLevel, keys: Mapping[str, str]) -> Iterator[Dataset]:
         """Ask, and iterate over the answers; they must be taken to the end.
@@ -63,19 +66,22 @@ class Query:
             It is a failure.
         """
         self.limited = False
+        self.unreadable = 0
         if not self._opened.is_established:
             raise PeerUnreachableError(f"{self._peer} has ended the association")
         status = Dataset()
         for status, answer in self._opened.send_c_find(_identifier(level, keys), _MODEL):
             if status.get("Status") in _PENDING:
                 if answer is None:
+                    self.unreadable += 1
                     _log.warning("%s: an answer cannot be read and is left out", self._peer)
                 else:
                     yield answer
         if "Status" not in status:
             raise PeerUnreachableError(
-                f"{self._peer} does not answer C-FIND, or breaks off; try later, or allow it more "
-                "time"
+                f"{self._peer} does not answer C-FIND, or breaks off; check that it knows the AE "
+                f"title {self._opened.requestor.ae_title} and allows it C-FIND, try later, or "
+                "allow it more time"
             )
         self.limited = status.Status in _LIMITED
         if status.Status != Status.SUCCESS and not self.limited:

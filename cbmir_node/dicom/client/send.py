@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -16,15 +16,17 @@ from cbmir_node.archive.store import Archive
 from cbmir_node.catalog.query.retrieval import StoredObject
 from cbmir_node.config import ImagingSettings
 from cbmir_node.dicom.client.association import Peer, association
-from cbmir_node.dicom.client.storage import NOT_KEPT, UNCOMPRESSED, Outcome, Sent, StorageUser
-from cbmir_node.errors import NothingAcceptedError, PeerError
-from cbmir_node.imaging.decoder_process import DecoderProcess
+from cbmir_node.dicom.client.encoding import ObjectEncoder
+from cbmir_node.dicom.client.storage import UNCOMPRESSED, Outcome, Sent, StorageUser, not_kept
+from cbmir_node.errors import NothingAcceptedError, PeerBusyError, PeerError
+from cbmir_node.imaging.decoder_pool import DecoderPool
 from cbmir_node.imaging.transcoding import can_transcode
 
 __all__ = ["Outcome", "Sent", "proposals", "send"]
 
 _MAX_CONTEXTS: Final = 128  # their IDs are odd numbers below 256 (PS3.8 9.3.2.2)
 _MOST_LOSSES: Final = 3
+_POLL_S: Final = 0.1
 
 
 def send(
@@ -36,12 +38,16 @@ def send(
     timeout: float,
     originator: tuple[str, int] | None = None,
     imaging: ImagingSettings | None = None,
+    decoders: DecoderPool | None = None,
+    busy_wait_s: float = 0.0,
+    current: Callable[[StoredObject], StoredObject] = lambda stored: stored,
     give_up: Callable[[], bool] = lambda: False,
 ) -> Generator[Sent, None, None]:
     """Send objects, decompressed where the peer wants them so; yield one result each, in order.
 
     An association that is lost is opened again for the rest; after three lost ones the rest
-    fails. The object at which it broke is sent again, unless it was the association's first.
+    fails. The object at which it broke is sent again, unless it was the association's first. One
+    that ended while an object was decompressed does not count: the object is ready for the next.
 
     Parameters
     ----------
@@ -58,7 +64,14 @@ def send(
     originator : (str, int), optional
         AE title and Message ID of the C-MOVE request behind this (PS3.7 9.1.1.1).
     imaging : ImagingSettings, optional
-        Limits of time and memory for decompression.
+        Limits of time and memory for decompression, by a decoder of its own.
+    decoders : DecoderPool, optional
+        Decompress instead.
+    busy_wait_s : float
+        Where above 0, a peer that rejects an association for now is called once more after so
+        many seconds.
+    current : callable, optional
+        Returns an object as the catalogue has it now; asked where its file is gone.
     give_up : callable, optional
         Asked again and again; once it is True nothing more is sent or yielded.
 
@@ -67,18 +80,21 @@ def send(
     PeerUnreachableError, PeerRefusedError
         No association can be opened at all.
     """
-    with DecoderProcess(imaging or ImagingSettings()) as decoder:
+    with ExitStack() as owned:
+        if decoders is None:
+            decoders = owned.enter_context(DecoderPool(imaging or ImagingSettings(), 1))
         sending = _Sending(
             partial(association, peer, calling_ae_title=calling_ae_title, timeout=timeout),
             partial(
                 StorageUser,
-                archive=archive,
-                decoder=decoder,
+                encoder=owned.enter_context(ObjectEncoder(archive, decoders, give_up)),
                 timeout=timeout,
                 originator=originator,
                 give_up=give_up,
+                current=current,
             ),
             give_up,
+            busy_wait_s,
         )
         for share, contexts in proposals(objects):
             yield from sending.send(share, contexts)
@@ -91,6 +107,7 @@ class _Sending:
     connect: Callable[[Sequence[PresentationContext]], AbstractContextManager[Any]]
     storage_user: Callable[[Any], StorageUser]
     give_up: Callable[[], bool]
+    busy_wait_s: float
     has_connected: bool = False
     losses: int = 0
 
@@ -112,14 +129,26 @@ class _Sending:
                 problem = ("refused", "the peer accepts nothing that it can become")
                 break
             except PeerError as error:
+                if isinstance(error, PeerBusyError) and self._has_waited():
+                    continue
                 if not self.has_connected:
                     raise
                 problem = ("failed", str(error))
                 break
         if not self.give_up():
             for stored in objects[done:]:
-                outcome, reason = problem if stored.path else NOT_KEPT
-                yield Sent(stored, outcome, None, reason)
+                outcome, reason = problem
+                yield Sent(stored, outcome, None, reason) if stored.path else not_kept(stored)
+
+    def _has_waited(self) -> bool:
+        """Wait for a busy peer, once."""
+        if not self.busy_wait_s:
+            return False
+        end = time.monotonic() + self.busy_wait_s
+        while time.monotonic() < end and not self.give_up():
+            time.sleep(_POLL_S)
+        self.busy_wait_s = 0.0
+        return True
 
     def _send_over_one(
         self, objects: Sequence[StoredObject], contexts: Sequence[PresentationContext]
@@ -132,6 +161,8 @@ class _Sending:
                 if self.give_up():
                     return
                 sent = user.store(stored)
+                if user.is_untried or (sent.is_local and self.give_up()):
+                    return
                 if user.is_lost:
                     self.losses += 1
                     if number == 0 and not self.give_up():

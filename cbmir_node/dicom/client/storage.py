@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import queue
-import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 
-from cbmir_node.archive.store import Archive
 from cbmir_node.catalog.query.retrieval import StoredObject
-from cbmir_node.errors import CbmirError, PixelError
-from cbmir_node.imaging.decoder_process import DecoderProcess
+from cbmir_node.dicom.client.encoding import ObjectEncoder
+from cbmir_node.errors import CbmirError, DecoderDiedError, PixelError
 from cbmir_node.imaging.transcoding import can_transcode
 
 UNCOMPRESSED: Final = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)
@@ -29,15 +26,11 @@ _POLL_S: Final = 0.2
 _UNSENT_PDUS: Final = 16
 _PDU_BYTES: Final = range(1 << 10, 1 << 18)
 _MEDIUM: Final = 0x0000
-_WARNINGS: Final = frozenset({0x0001, 0x0107, 0x0116})
-_DECOMPRESSING: Final = threading.BoundedSemaphore(os.cpu_count() or 1)
+_WARNINGS: Final = frozenset({0x0001, 0x0107, 0x0111, 0x0116})  # 0x0111: it has it already
+_FAILURES: Final = frozenset({0x0110, 0x0213})  # processing failure, resource limitation
 
 Outcome = Literal["sent", "warning", "refused", "failed"]
 """``refused`` is for good; after ``failed`` trying again may help."""
-
-
-NOT_KEPT: Final[tuple[Outcome, str]] = ("failed", "its pixels are not kept here")
-"""What becomes of an object without a file."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +45,20 @@ class Sent:
         The peer's C-STORE status; None where it gave none.
     reason : str
         Why it was not simply sent; empty otherwise.
+    is_local : bool
+        Whether it failed here, before the peer was asked: no file, a damaged one, a full disk.
     """
 
     object: StoredObject
     outcome: Outcome
     status: int | None
     reason: str
+    is_local: bool = False
+
+
+def not_kept(stored: StoredObject) -> Sent:
+    """Return what becomes of an object without a file."""
+    return Sent(stored, "failed", None, "its pixels are not kept here", is_local=True)
 
 
 def is_open(association: Any) -> bool:
@@ -94,72 +95,76 @@ class StorageUser:
     ----------
     association : pynetdicom.association.Association
         Established, and read by nobody else meanwhile.
-    archive : Archive
-        Where the files are.
-    decoder : DecoderProcess
-        Decompresses where the peer wants it.
+    encoder : ObjectEncoder
+        Provides the files.
     timeout : float
         Longest wait for a response, seconds.
     originator : (str, int), optional
         AE title and Message ID of the C-MOVE request behind this.
     give_up : callable, optional
         Asked while waiting for the peer; True aborts the association.
+    uninterrupted : context manager, optional
+        Entered while the fragments of a message go out, between which nobody else may send
+        (PS3.7 6.3.1).
+    current : callable, optional
+        Returns an object as the catalogue has it now; asked where its file is gone.
 
     Attributes
     ----------
     is_lost : bool
         Whether the association has ended; the last object's fate is unknown then.
+    is_untried : bool
+        Whether it ended while the last object was being decompressed, which is ready now.
     """
 
     def __init__(
         self,
         association: Any,
-        archive: Archive,
-        decoder: DecoderProcess,
+        encoder: ObjectEncoder,
         timeout: float,
         originator: tuple[str, int] | None = None,
         give_up: Callable[[], bool] = lambda: False,
+        uninterrupted: AbstractContextManager[Any] | None = None,
+        current: Callable[[StoredObject], StoredObject] = lambda stored: stored,
     ) -> None:
         self.is_lost = False
+        self.is_untried = False
         self._association = association
-        self._archive = archive
-        self._decoder = decoder
+        self._encoder = encoder
         self._timeout = timeout
         self._originator = originator
         self._give_up = give_up
+        self._uninterrupted = uninterrupted or nullcontext()
+        self._current = current
         self._contexts = _contexts_by_class(association)
         self._message_id = 0
 
     def store(self, stored: StoredObject) -> Sent:
         """Send one object and wait for what the peer says."""
         if not stored.path:
-            return Sent(stored, NOT_KEPT[0], None, NOT_KEPT[1])
+            return not_kept(stored)
         contexts = self._contexts.get(stored.sop_class_uid, {})
         syntax = chosen_syntax(stored.transfer_syntax_uid, contexts)
         if syntax is None:
-            return Sent(stored, "refused", None, "the peer accepts nothing that it can become")
+            return Sent(stored, "refused", None, _unfit(stored, contexts))
         try:
-            with self._encoded(stored, syntax) as (path, offset):
-                response = self._exchange(stored, contexts[syntax], path, offset)
-        except PixelError as error:
-            return Sent(stored, "refused", None, f"it cannot be decompressed: {error}")
-        except (CbmirError, OSError) as error:  # its file is gone or damaged, the disk is full
-            return Sent(stored, "failed", None, str(error))
-        return _judged(stored, response)
+            return self._store_as(stored, syntax, contexts[syntax])
+        except (CbmirError, OSError) as error:
+            current = stored
+            if isinstance(error, FileNotFoundError) and not self.is_lost:
+                current = self._current(stored)
+            if current.path != stored.path:  # a correction has replaced the file meanwhile
+                return replace(self.store(current), object=stored)
+            return _not_sent(stored, error)
 
-    @contextmanager
-    def _encoded(self, stored: StoredObject, syntax: str) -> Iterator[tuple[Path, int]]:
-        """Provide a file with the object in a transfer syntax, and where its data set begins."""
-        path = self._archive.path(stored.path)
-        if syntax == stored.transfer_syntax_uid:
-            yield path, self._archive.read_header(path).dataset_offset
-            return
-        # in the folder of receptions, which is on a disk with room and swept after a crash
-        with self._archive.receive() as scratch:
-            room = self._archive.free_bytes() - self._archive.reserve_bytes
-            with _DECOMPRESSING:  # each may take all the memory that one decoder is allowed
-                self._decoder.transcode(path, syntax, scratch.path, room)
-            yield scratch.path, 0
+    def _store_as(self, stored: StoredObject, syntax: str, context_id: int) -> Sent:
+        was_ready = self._encoder.is_ready(stored, syntax)
+        path, offset = self._encoder.encoded(stored, syntax)
+        if not was_ready and not is_open(self._association):
+            self.is_untried = True
+            self._lose()
+            return _judged(stored, None)
+        return _judged(stored, self._exchange(stored, context_id, path, offset))
 
     def _exchange(
         self, stored: StoredObject, context_id: int, path: Path, offset: int
@@ -177,11 +182,16 @@ class StorageUser:
         request._dataset_path = (path, offset)
         message = C_STORE_RQ()
         message.primitive_to_message(request)
-        for fragment in message.encode_msg(context_id, self._pdu_bytes()):
-            if not self._has_room():
+        with self._uninterrupted:
+            try:
+                for fragment in message.encode_msg(context_id, self._pdu_bytes()):
+                    if not self._has_room():
+                        self._lose()
+                        return None
+                    self._association.dul.send_pdu(fragment)
+            except OSError:  # the peer waits for the rest of the message
                 self._lose()
-                return None
-            self._association.dul.send_pdu(fragment)
+                raise
         return self._response()
 
     def _pdu_bytes(self) -> int:
@@ -234,6 +244,23 @@ def _contexts_by_class(association: Any) -> Mapping[str, Mapping[str, int]]:
     return contexts
 
 
+def _unfit(stored: StoredObject, contexts: Collection[str]) -> str:
+    if not contexts:
+        return "the peer accepts nothing that it can become"
+    # with C-GET the peer may take its own, and have proposed it in one context with others
+    return f"negotiated was another transfer syntax than {UID(stored.transfer_syntax_uid).name}"
+
+
+def _not_sent(stored: StoredObject, error: CbmirError | OSError) -> Sent:
+    """Tell apart what is the object's fault and what may pass: a full disk, a busy machine."""
+    if isinstance(error, PixelError):
+        reason = f"it cannot be decompressed: {error}"
+        if not isinstance(error, DecoderDiedError):
+            return Sent(stored, "refused", None, reason)
+        return Sent(stored, "failed", None, reason, is_local=True)
+    return Sent(stored, "failed", None, str(error), is_local=True)
+
+
 def _judged(stored: StoredObject, response: C_STORE | None) -> Sent:
     """Read a C-STORE status (PS3.4 B.2.3, PS3.7 C.4); without one the association was lost."""
     if response is None:
@@ -244,6 +271,6 @@ def _judged(stored: StoredObject, response: C_STORE | None) -> Sent:
         return Sent(stored, "sent", status, "")
     if status >> 12 == 0xB or status in _WARNINGS:
         return Sent(stored, "warning", status, reason)
-    if status >> 8 == 0xA7:  # out of resources
+    if status >> 8 == 0xA7 or status in _FAILURES:  # out of resources
         return Sent(stored, "failed", status, reason)
     return Sent(stored, "refused", status, reason)
