@@ -213,7 +213,7 @@ def test_orthanc_gets_an_answer_back_from_the_node(walk: Walk) -> None:
 
 def test_pull_skips_what_the_node_has(walk: Walk) -> None:
     (said,) = walk.heard("What Orthanc had before")
-    assert f"{OBJECTS} studies: 0 fetched (0 images), {OBJECTS} were here" in said
+    assert f"studies: {OBJECTS} seen, 0 fetched (0 images), {OBJECTS} were here" in said
 
 
 def test_dcmtk_stores_asks_and_retrieves(walk: Walk) -> None:
