@@ -171,7 +171,11 @@ class ImagingSettings(_Section):
     frames_per_instance: int = Field(
         16, ge=1, le=1024, description="frames embedded of a multi-frame object, evenly spread"
     )
-    decode_timeout_s: float = Field(60, gt=0, description="time limit to decode one object")
+    decode_timeout_s: float = Field(
+        60,
+        gt=0,
+        description="time limit to decode one object; of one frame when decompressing to send",
+    )
     decode_memory_mib: int = Field(
         4096, ge=512, description="memory limit of the decoder process, MiB"
     )

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,13 @@ def receiver(
     contexts: Sequence[tuple[str, Sequence[str]]],
     answer: Callable[[Any, int], Any] = lambda _event, _number: 0x0000,
     on_released: Callable[[], None] = lambda: None,
+    busy: int = 0,
 ) -> Iterator[Receiver]:
-    """Run a Storage SCP; `answer` gets the event and its number, from 1, and returns a status."""
+    """Run a Storage SCP; `answer` gets the event and its number, from 1, and returns a status.
+
+    It rejects the first `busy` associations for now.
+    """
+    calls = count(1)
     received = Receiver(Peer("RECEIVER", "127.0.0.1", free_port()))
     entity = AE(ae_title="RECEIVER")
     entity.require_called_aet = True
@@ -94,12 +100,18 @@ def receiver(
             [(cx.abstract_syntax, cx.transfer_syntax[0]) for cx in event.assoc.accepted_contexts]
         )
 
+    def on_requested(event: Any) -> None:
+        if next(calls) <= busy:
+            event.assoc.acse.send_reject(0x02, 0x03, 0x02)
+            event.assoc.kill()
+
     server = entity.start_server(
         (received.peer.host, received.peer.port),
         block=False,
         evt_handlers=[
             (evt.EVT_C_STORE, on_store),
             (evt.EVT_ACCEPTED, on_accepted),
+            (evt.EVT_REQUESTED, on_requested),
             (evt.EVT_RELEASED, lambda _: on_released()),
         ],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,12 +13,15 @@ from typing import Any
 import pytest
 from pydicom.datadict import tag_for_keyword
 from pydicom.uid import CTImageStorage, MRImageStorage, SecondaryCaptureImageStorage
-from pynetdicom import build_context, build_role
+from pynetdicom import build_context, build_role, evt
 from pynetdicom.dimse_primitives import C_GET, C_MOVE
+from pynetdicom.sop_class import VideoEndoscopicImageStorage
 from sqlalchemy import insert, select, update
 
 from cbmir_node.catalog import schema
 from cbmir_node.dicom.client.association import Peer, association
+from cbmir_node.dicom.client.encoding import ObjectEncoder
+from cbmir_node.dicom.contexts import supported_contexts
 from tests.conftest import free_port
 from tests.dicom.asking import (
     GET,
@@ -97,6 +101,17 @@ def evict(node: Node, *numbers: str) -> None:
         connection.execute(changed.values(path=""))
 
 
+def rename(node: Node, number: str) -> None:
+    """Put the file of an instance elsewhere, as a correction of its study does."""
+    instances = schema.instances.c
+    of_number = instances.sop_instance_uid == f"1.2.{number}"
+    with node.catalog.write() as connection:
+        path = str(connection.execute(select(instances.path).where(of_number)).scalar())
+        node.archive.path(path).rename(node.archive.path(f"{path}.new"))
+        changed = update(schema.instances).where(of_number).values(path=f"{path}.new")
+        connection.execute(changed)
+
+
 @pytest.mark.parametrize(
     ("offered", "chosen"),
     [
@@ -120,6 +135,14 @@ def test_get_in_the_transfer_syntaxes_of_the_contexts(
         assert answered.data_sets == [data_set(path)]
     else:
         assert answered.data_sets[0].endswith(ramp().astype("<u2").tobytes())
+
+
+def test_video_that_shares_a_context_with_what_it_cannot_become() -> None:
+    mpeg4 = "1.2.840.10008.1.2.4.102"
+    for sop_class, first in ((VideoEndoscopicImageStorage, mpeg4), (CTImageStorage, EXPLICIT[0])):
+        proposed = [build_context(sop_class, [IMPLICIT, EXPLICIT[0], mpeg4])]
+        (supported,) = supported_contexts(proposed, "main", {sop_class})
+        assert supported.transfer_syntax[0] == first
 
 
 @pytest.mark.parametrize("kind", [MOVE, GET])
@@ -349,13 +372,17 @@ def test_relational_retrieval_where_it_is_negotiated(start_node: Callable[..., N
 @pytest.mark.parametrize("kind", [MOVE, GET])
 def test_cancel_in_the_middle(start_node: Callable[..., Node], kind: str) -> None:
     askers: list[Asker] = []
+    go_on = threading.Event()
     model = STUDY_MOVE if kind == MOVE else STUDY_GET
 
     def cancel_at(number: int) -> int:
         if number == 2:
             askers[0].cancel(model)
             until(askers[0].opened.dul.to_provider_queue.empty)
-            threading.Event().wait(0.3)  # nothing tells when the node has read it
+            if kind == MOVE:
+                go_on.wait(20)  # the destination hangs: nobody waits for it
+            else:
+                threading.Event().wait(0.3)  # nothing tells when the node has read it
         return 0x0000
 
     with (
@@ -364,8 +391,12 @@ def test_cancel_in_the_middle(start_node: Callable[..., Node], kind: str) -> Non
     ):
         askers.append(asker)
         answered = asker.ask(model, STUDY, "RECEIVER" if kind == MOVE else "")
-        assert (answered.status, answered.counts) == (0xFE00, (2, 0, 0))
-        assert answered.final.NumberOfRemainingSuboperations == 1
+        was_heard = not go_on.is_set()
+        go_on.set()
+        finished = 1 if kind == MOVE else 2
+        assert was_heard
+        assert (answered.status, answered.counts) == (0xFE00, (finished, 0, 0))
+        assert answered.final.NumberOfRemainingSuboperations == 3 - finished
         assert asker.ask(STUDY_GET, {**STUDY, "StudyInstanceUID": "1.9"}).status == 0x0000
         assert session.node.server.statistics.retrievals[kind, 0xFE00] == 1
 
@@ -411,6 +442,60 @@ def test_pending_responses_tell_the_number_and_do_not_come_for_every_object(
         assert pending[0].NumberOfRemainingSuboperations == 20
         assert len(pending) < 20
         assert answered.counts == (20, 0, 0)
+
+
+@pytest.mark.parametrize("kind", [MOVE, GET])
+def test_pending_responses_come_while_one_object_takes_its_time(
+    start_node: Callable[..., Node], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For C-MOVE the destination is slow, for C-GET the node itself."""
+    heard, enough = itertools.count(1), threading.Event()
+    encoded = ObjectEncoder.encoded
+
+    def hear(event: Any) -> None:
+        if event.message.command_set.get("Status") == 0xFF00 and next(heard) == 3:
+            enough.set()
+
+    def slowly(*arguments: Any) -> Any:
+        enough.wait(20)
+        return encoded(*arguments)
+
+    if kind == GET:
+        monkeypatch.setattr(ObjectEncoder, "encoded", slowly)
+    with (
+        retrieving(start_node, lambda *_: 0x0000 if enough.wait(20) else 0xA700) as session,
+        Asker(session.node.port) as asker,
+    ):
+        asker.opened.bind(evt.EVT_DIMSE_RECV, hear)
+        answered = asker.ask(
+            STUDY_MOVE if kind == MOVE else STUDY_GET, STUDY, "RECEIVER" if kind == MOVE else ""
+        )
+    assert enough.is_set()
+    assert (answered.status, answered.counts) == (0x0000, (3, 0, 0))
+
+
+@pytest.mark.parametrize("kind", [MOVE, GET])
+def test_a_file_that_a_correction_replaces_meanwhile(
+    start_node: Callable[..., Node], kind: str
+) -> None:
+    sessions: list[Retrieving] = []
+
+    def answer(number: int) -> int:
+        if number == 1:
+            rename(sessions[0].node, "1.2.1")
+        return 0x0000
+
+    with retrieving(start_node, lambda _, number: answer(number)) as session:
+        sessions.append(session)
+        answered = session.ask(kind, STUDY, answer=answer)
+    assert (answered.status, answered.counts) == (0x0000, (3, 0, 0))
+
+
+def test_the_patient_level_of_the_study_root(start_node: Callable[..., Node]) -> None:
+    """Orthanc retrieves patients so."""
+    with retrieving(start_node) as session, Asker(session.node.port) as asker:
+        answered = asker.ask(STUDY_GET, {"QueryRetrieveLevel": "PATIENT", "PatientID": "P2"})
+    assert (answered.status, answered.objects) == (0x0000, uids("3.1.1"))
 
 
 def test_a_full_disk_does_not_keep_objects_from_being_got(

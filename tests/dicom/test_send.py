@@ -19,9 +19,10 @@ from pynetdicom.sop_class import uid_to_service_class
 from cbmir_node.catalog.query.retrieval import StoredObject, stored_objects, stored_objects_of
 from cbmir_node.config import ImagingSettings
 from cbmir_node.dicom.client.association import Peer
+from cbmir_node.dicom.client.encoding import ObjectEncoder
 from cbmir_node.dicom.client.send import Sent, proposals, send
 from cbmir_node.dicom.client.storage import StorageUser
-from cbmir_node.errors import PeerRefusedError, PeerUnreachableError
+from cbmir_node.errors import PeerBusyError, PeerRefusedError, PeerUnreachableError
 from tests.conftest import free_port
 from tests.dicom.conftest import Node
 from tests.dicom.receivers import EXPLICIT, data_set, receiver
@@ -78,11 +79,12 @@ def received(request: Any, *, implicit: bool) -> Dataset:
 
 
 def test_the_bytes_on_disk_go_out_and_the_answers_come_back(node: Node) -> None:
-    keep_slices(node, 5)
-    statuses = [0x0000, 0xB007, 0xA700, 0xA900, 0xC123]
+    keep_slices(node, 8)
+    statuses = [0x0000, 0xB007, 0xA700, 0xA900, 0xC123, 0x0110, 0x0213, 0x0111]
     with receiver([(CTImageStorage, EXPLICIT)], lambda _, number: statuses[number - 1]) as scp:
         results = send_all(node, scp.peer, originator=("VIEWER", 77))
-    assert outcomes(results) == ["sent", "warning", "failed", "refused", "refused"]
+    taken = ["sent", "warning", "failed", "refused", "refused", "failed", "failed", "warning"]
+    assert outcomes(results) == taken
     assert [sent.status for sent in results] == statuses
     assert results[0].reason == ""
     assert results[4].reason.startswith("0xC123")
@@ -217,6 +219,52 @@ def test_a_peer_that_breaks_off_every_time_is_left_alone_after_three(node: Node)
         results = send_all(node, scp.peer)
     assert outcomes(results) == ["failed"] * 6
     assert len(scp.associations) == 3
+
+
+def test_a_peer_that_leaves_during_decompression_gets_the_object_ready_made(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_slices(node, 1)
+    for _ in range(4):  # more than the associations that may be lost otherwise
+        keep_image(node, RLE)
+    opened: list[Any] = []
+    decompressed = ObjectEncoder._decompressed
+
+    def slowly(encoder: ObjectEncoder, *arguments: Any) -> Any:
+        result = decompressed(encoder, *arguments)
+        opened[-1].abort()
+        threading.Event().wait(0.3)  # nothing tells when the node has read it
+        return result
+
+    def answer(event: Any, _number: int) -> int:
+        opened.append(event.assoc)
+        return 0x0000
+
+    monkeypatch.setattr(ObjectEncoder, "_decompressed", slowly)
+    with receiver([(CTImageStorage, EXPLICIT)], answer) as scp:
+        results = send_all(node, scp.peer)
+    assert outcomes(results) == ["sent"] * 5
+    assert len(scp.associations) == 5
+    assert node.temporary_files() == []
+
+
+def test_no_room_to_decompress_is_no_fault_of_the_object(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_image(node, RLE)
+    monkeypatch.setattr(node.archive, "free_bytes", lambda: 100)
+    with receiver([(CTImageStorage, EXPLICIT)]) as scp:
+        (sent,) = send_all(node, scp.peer)
+    assert (sent.outcome, sent.is_local) == ("failed", True)
+    assert "there is room for" in sent.reason
+
+
+def test_a_peer_that_is_busy_may_be_called_once_more(node: Node) -> None:
+    keep_slices(node, 1)
+    with receiver([(CTImageStorage, EXPLICIT)], busy=1) as scp:
+        assert outcomes(send_all(node, scp.peer, busy_wait_s=0.1)) == ["sent"]
+    with receiver([(CTImageStorage, EXPLICIT)], busy=2) as scp, pytest.raises(PeerBusyError):
+        send_all(node, scp.peer, busy_wait_s=0.1)
 
 
 def test_a_peer_that_hangs_costs_one_timeout(node: Node) -> None:
