@@ -18,7 +18,7 @@ from cbmir_node.catalog.reception.records import attribute_text
 from cbmir_node.config import Settings
 from cbmir_node.dicom.answers import make_answer
 from cbmir_node.dicom.contexts import COMBINED_DATE_TIMES, RELATIONAL_QUERIES
-from cbmir_node.dicom.keys import read_keys, require_unique_keys
+from cbmir_node.dicom.keys import decoded_identifier, read_keys, require_unique_keys
 from cbmir_node.dicom.private import ELEMENT_OF_FIELD, SIMILARITY_FIND
 from cbmir_node.dicom.similar import SimilarAnswers, similar_matches
 from cbmir_node.dicom.statistics import Statistics
@@ -76,7 +76,7 @@ class FindService:
         caller, level, answers = association.requestor.ae_title, "", 0
         status = int(Status.CANCELLED)  # unless this generator is heard to its end
         try:
-            identifier = _decoded(event)
+            identifier = decoded_identifier(event.request.Identifier, event.context.transfer_syntax)
             level = attribute_text(identifier, "QueryRetrieveLevel")
             for response in self._matches(event, identifier):
                 if event.is_cancelled:
@@ -149,16 +149,6 @@ class FindService:
             raise RefusedRequestError(
                 Status.OUT_OF_RESOURCES, f"more than {limit} matches; narrow the query"
             )
-
-
-def _decoded(event: Any) -> Dataset:
-    try:
-        identifier: Dataset = event.identifier
-    except Exception as error:  # pydicom raises many kinds on hostile bytes
-        raise RefusedRequestError(
-            Status.UNABLE_TO_PROCESS, "the identifier cannot be read"
-        ) from error
-    return identifier
 
 
 def _failure_of(error: Exception) -> Dataset:

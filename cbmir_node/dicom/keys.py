@@ -1,13 +1,16 @@
-"""Reading the identifier of a C-FIND request (PS3.4 C.2.2 and C.4.1)."""
+"""Reading the identifier of a request, and the keys of a C-FIND (PS3.4 C.2.2 and C.4.1)."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from io import BytesIO
 
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.tag import BaseTag
+from pydicom.uid import UID
+from pynetdicom.dsutils import decode
 
 from cbmir_node.catalog.keys import LEVELS, SEQUENCE_BY_KEYWORD, UNIQUE_KEY, Level
 from cbmir_node.catalog.query.conditions import is_universal
@@ -50,6 +53,31 @@ class FindKeys:
     def pending_status(self) -> Status:
         """The status of each match (PS3.4 C.4.1.1.4)."""
         return Status.PENDING_UNSUPPORTED_KEYS if self.has_unsupported else Status.PENDING
+
+
+def decoded_identifier(encoded: BytesIO, syntax: UID) -> Dataset:
+    """Decode the identifier of a request.
+
+    Parameters
+    ----------
+    encoded : BytesIO
+    syntax : UID
+        Transfer syntax of its presentation context.
+
+    Raises
+    ------
+    RefusedRequestError
+        It cannot be read.
+    """
+    try:
+        identifier: Dataset = decode(
+            encoded, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated
+        )
+    except Exception as error:  # pydicom raises many kinds on hostile bytes
+        raise RefusedRequestError(
+            Status.UNABLE_TO_PROCESS, "the identifier cannot be read"
+        ) from error
+    return identifier
 
 
 def read_keys(

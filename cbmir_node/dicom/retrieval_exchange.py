@@ -13,12 +13,13 @@ from typing import Literal
 
 from pydicom import Dataset
 from pynetdicom.dimse_primitives import C_GET, C_MOVE
-from pynetdicom.dsutils import decode, encode
+from pynetdicom.dsutils import encode
 from pynetdicom.presentation import PresentationContext
 
 from cbmir_node.catalog.query.retrieval import StoredObject
 from cbmir_node.dicom.association import AcceptedAssociation
 from cbmir_node.dicom.client.storage import Sent, is_open
+from cbmir_node.dicom.keys import decoded_identifier
 from cbmir_node.dicom.statuses import RefusedRequestError, Status, error_comment
 from cbmir_node.errors import CbmirError
 
@@ -91,17 +92,7 @@ class Exchange:
 
     def identifier(self) -> Dataset:
         """Decode the request's identifier."""
-        syntax = self.context.transfer_syntax[0]
-        try:
-            identifier: Dataset = decode(
-                *(self.request.Identifier, syntax.is_implicit_VR, syntax.is_little_endian),
-                syntax.is_deflated,
-            )
-        except Exception as error:  # pydicom raises many kinds on hostile bytes
-            raise RefusedRequestError(
-                Status.UNABLE_TO_PROCESS, "the identifier cannot be read"
-            ) from error
-        return identifier
+        return decoded_identifier(self.request.Identifier, self.context.transfer_syntax[0])
 
     def count(self, sent: Sent) -> None:
         """Count a finished sub-operation."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
-from pydicom.multival import MultiValue
 
 from cbmir_node.catalog.keys import LEVELS, UNIQUE_KEY, Level
 from cbmir_node.catalog.reception.records import attribute_text
@@ -51,7 +50,9 @@ def read_retrieval_keys(
     keys = {}
     for part in levels[: levels.index(level) + 1]:
         keyword = UNIQUE_KEY[part]
-        value = _text(identifier, keyword)
+        # a list may have empty places, which name nothing
+        named = attribute_text(identifier, keyword).split("\\")
+        value = "\\".join(one for one in named if one)
         may_be_list = part != "PATIENT" and (part == level or relational)
         if not value and relational and part != level:
             continue
@@ -62,15 +63,6 @@ def read_retrieval_keys(
     if "PatientID" in keys and (issuer := attribute_text(identifier, _ISSUER)):
         keys[_ISSUER] = issuer
     return level, keys
-
-
-def _text(identifier: Dataset, keyword: str) -> str:
-    """Return a unique key; a list of UIDs may be longer than any text of the catalogue."""
-    element = identifier.get(keyword)
-    if isinstance(element, MultiValue):
-        uids = (str(uid).strip(" \0") for uid in element)
-        return "\\".join(uid for uid in uids if uid)
-    return attribute_text(identifier, keyword)
 
 
 def _refused(comment: str, keyword: str) -> RefusedRequestError:
