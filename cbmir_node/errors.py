@@ -22,6 +22,7 @@
     │   ├── NoPixelsError           it has none, or they are not a picture
     │   └── DecoderDiedError        decoding exceeded its time or memory, or crashed
     ├── DecoderUnavailableError     no decoder process can be started; no object is to blame
+    ├── UploadError                 a file that was dropped as an example cannot be one
     ├── ModelError                  an ONNX file breaks the contract or cannot be loaded
     ├── SnapshotError               an index snapshot is damaged or does not fit its model
     └── QueryError                  a similarity query cannot be answered
@@ -113,6 +114,10 @@ class DecoderDiedError(PixelError):
 
 class DecoderUnavailableError(CbmirError):
     """The decoder process cannot be started, whatever the object; decoding may be tried later."""
+
+
+class UploadError(CbmirError):
+    """A file offered as an example is no DICOM object, PNG or JPEG picture that can be read."""
 
 
 class ModelError(CbmirError):

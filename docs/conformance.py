@@ -16,6 +16,15 @@ from pydicom.datadict import dictionary_description, dictionary_VR, tag_for_keyw
 from pydicom.sr._concepts_dict import concepts
 from pydicom.uid import UID
 
+from cbmir_node.answers.private_elements import (
+    ANSWERED,
+    ANSWERED_WHEN_ASKED,
+    ASKED,
+    ELEMENTS,
+    PRIVATE_GROUP,
+    RESERVED,
+    PrivateElement,
+)
 from cbmir_node.archive.incoming import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from cbmir_node.catalog.keys import LEVELS, UNIQUE_KEY, Level
 from cbmir_node.catalog.query.hierarchy import matched_keys, supported_keys
@@ -29,16 +38,7 @@ from cbmir_node.dicom.contexts import (
     preference,
     service_of,
 )
-from cbmir_node.dicom.private import (
-    ANSWERED,
-    ANSWERED_WHEN_ASKED,
-    ASKED,
-    ELEMENTS,
-    PRIVATE_GROUP,
-    RESERVED,
-    SIMILARITY_FIND,
-    PrivateElement,
-)
+from cbmir_node.dicom.similarity_sop_class import SIMILARITY_FIND
 from cbmir_node.dicom.statuses import MEANINGS
 from cbmir_node.retention.rejection_notes import CAUSE_OF_TITLE
 

@@ -18,8 +18,11 @@ from cbmir_node.config.settings import (
     IndexSettings,
     PeerSettings,
     RetentionSettings,
+    Right,
     SearchSettings,
     Settings,
+    TokenSettings,
+    UserSettings,
     WorkerSettings,
 )
 
@@ -35,8 +38,11 @@ __all__ = [
     "IndexSettings",
     "PeerSettings",
     "RetentionSettings",
+    "Right",
     "SearchSettings",
     "Settings",
+    "TokenSettings",
+    "UserSettings",
     "WorkerSettings",
     "load_settings",
     "setting_keys",

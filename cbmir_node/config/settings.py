@@ -87,13 +87,86 @@ class PeerSettings(_Section):
     port: int = Field(ge=1, le=65535, description="TCP port")
 
 
-class HttpSettings(_Section):
-    """The HTTP port: health and metrics."""
+Right = Literal["read", "store", "administer"]
 
-    host: LoopbackHost = Field(
-        "127.0.0.1", description="address to listen on; only loopback for now"
+
+class _Caller(_Section):
+    rights: tuple[Right, ...] = Field(
+        ("read",),
+        description="read: search, view, send to a peer; store: add images; administer: the rest",
     )
+
+
+class UserSettings(_Caller):
+    """A person who logs in; the key in `HttpSettings.users` is the name."""
+
+    password_hash: str = Field(
+        pattern=r"^scrypt\$", description="what `cbmir-node access user` prints"
+    )
+
+
+class TokenSettings(_Caller):
+    """A program that sends ``Authorization: Bearer``; the key in `HttpSettings.tokens` names it."""
+
+    sha256: str = Field(
+        pattern=r"^[0-9a-f]{64}$", description="what `cbmir-node access token` prints"
+    )
+
+
+class HttpSettings(_Section):
+    """The HTTP port: the page, DICOMweb, health and metrics."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="TCP port; 0 takes a free one")
+    names: tuple[str, ...] = Field(
+        (), description="host names under which clients reach it; those of loopback always"
+    )
+    certificate: Path | None = Field(None, description="TLS certificate chain, PEM")
+    private_key: Path | None = Field(None, description="TLS private key, PEM")
+    users: dict[str, UserSettings] = Field(
+        default_factory=dict, description="people who log in, by name: {password_hash, rights}"
+    )
+    tokens: dict[str, TokenSettings] = Field(
+        default_factory=dict, description="programs, by name: {sha256, rights}"
+    )
+    session_hours: float = Field(8, gt=0, description="how long an unused login lasts")
+    allowed_origins: tuple[str, ...] = Field(
+        (), description="origins of browser viewers that may use DICOMweb here, as https://viewer"
+    )
+    max_request_mib: int = Field(4096, ge=1, description="largest body of a request, MiB")
+    max_example_mib: int = Field(
+        256, ge=1, description="largest file dropped as an example that is not stored, MiB"
+    )
+    request_timeout_s: float = Field(
+        30, gt=0, description="longest silence of a client within a request"
+    )
+    viewers: dict[str, str] = Field(
+        default_factory=dict,
+        description="links to viewers by name: URL with {StudyInstanceUID} in it",
+    )
+
+    @model_validator(mode="after")
+    def _strangers_need_credentials(self) -> HttpSettings:
+        if not _LOOPBACK.match(self.host) and not (self.users or self.tokens):
+            raise ValueError(
+                f"host: {self.host} is not loopback; configure http.users or http.tokens first"
+                " (`cbmir-node access`), as anybody who reaches the port could see every patient"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _certificate_with_key(self) -> HttpSettings:
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("certificate and private_key belong together")
+        return self
+
+    @field_validator("viewers")
+    @classmethod
+    def _links_name_the_study(cls, viewers: dict[str, str]) -> dict[str, str]:
+        for name, url in viewers.items():
+            if not re.match(r"https?://", url) or "{StudyInstanceUID}" not in url:
+                raise ValueError(f"{name}: must be an http(s) URL with {{StudyInstanceUID}} in it")
+        return viewers
 
 
 class ArchiveSettings(_Section):

@@ -36,7 +36,7 @@ from pynetdicom.sop_class import (
     uid_to_service_class,
 )
 
-from cbmir_node.dicom.private import SIMILARITY_FIND
+from cbmir_node.dicom.similarity_sop_class import SIMILARITY_FIND
 from cbmir_node.imaging.transcoding import can_transcode
 
 View = Literal["main", "similarity"]

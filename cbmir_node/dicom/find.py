@@ -11,16 +11,18 @@ from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
 from pynetdicom.sop_class import PatientRootQueryRetrieveInformationModelFind
 
+from cbmir_node.answers.data_sets import make_answer
+from cbmir_node.answers.private_elements import ELEMENT_OF_FIELD
+from cbmir_node.answers.similar import SimilaritySearcher
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.keys import Level
 from cbmir_node.catalog.query.hierarchy import find
 from cbmir_node.catalog.reception.records import attribute_text
 from cbmir_node.config import Settings
-from cbmir_node.dicom.answers import make_answer
 from cbmir_node.dicom.contexts import COMBINED_DATE_TIMES, RELATIONAL_QUERIES
-from cbmir_node.dicom.keys import decoded_identifier, read_keys, require_unique_keys
-from cbmir_node.dicom.private import ELEMENT_OF_FIELD, SIMILARITY_FIND
-from cbmir_node.dicom.similar import SimilarAnswers, similar_matches
+from cbmir_node.dicom.keys import decoded_identifier, pending_status, read_keys, require_unique_keys
+from cbmir_node.dicom.similar import similar_matches
+from cbmir_node.dicom.similarity_sop_class import SIMILARITY_FIND
 from cbmir_node.dicom.statistics import Statistics
 from cbmir_node.dicom.statuses import RefusedRequestError, Status, failure
 from cbmir_node.errors import (
@@ -59,7 +61,7 @@ class FindService:
         Titles, limits and options; who keeps what is not kept here.
     catalog : Catalog
         What is known.
-    search : SimilarAnswers
+    search : SimilaritySearcher
         Finds similar studies.
     statistics : Statistics
         Counts what was answered.
@@ -67,7 +69,7 @@ class FindService:
 
     settings: Settings
     catalog: Catalog
-    search: SimilarAnswers
+    search: SimilaritySearcher
     statistics: Statistics
 
     def respond(self, event: Any) -> Iterator[Response]:
@@ -144,7 +146,7 @@ class FindService:
             combined_date_times=combined_date_times,
         )
         for match in matches[:limit]:
-            yield int(keys.pending_status), make_answer(match, keys, self.settings)
+            yield int(pending_status(keys)), make_answer(match, keys, self.settings)
         if len(matches) > limit:
             raise RefusedRequestError(
                 Status.OUT_OF_RESOURCES, f"more than {limit} matches; narrow the query"

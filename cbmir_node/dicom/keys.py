@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from io import BytesIO
 
 from pydicom import Dataset
-from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.datadict import keyword_for_tag
 from pydicom.tag import BaseTag
 from pydicom.uid import UID
 from pynetdicom.dsutils import decode
 
+from cbmir_node.answers.query_keys import QueryKeys, is_definite, tag_of
 from cbmir_node.catalog.keys import LEVELS, SEQUENCE_BY_KEYWORD, UNIQUE_KEY, Level
 from cbmir_node.catalog.query.conditions import is_universal
 from cbmir_node.catalog.query.hierarchy import matched_keys, supported_keys
@@ -20,39 +20,6 @@ from cbmir_node.dicom.statuses import RefusedRequestError, Status
 
 _NOT_KEYS = frozenset({"SpecificCharacterSet", "QueryRetrieveLevel", "TimezoneOffsetFromUTC"})
 _ALWAYS_ANSWERED = frozenset({"RetrieveAETitle", "InstanceAvailability"})
-
-
-@dataclass(frozen=True)
-class FindKeys:
-    """What a C-FIND request asks.
-
-    Attributes
-    ----------
-    level : {"PATIENT", "STUDY", "SERIES", "IMAGE"}
-        Query/Retrieve Level.
-    matching : dict of str to str
-        Keyword to text of each supported key that restricts the answer; one inside a sequence is
-        named ``Sequence.Attribute``.
-    requested : tuple of str
-        Keywords of all supported keys present, in the order of their tags; a sequence that is
-        wanted whole by its own keyword, otherwise as in `matching`.
-    has_unsupported : bool
-        Whether a standard key was sent that is neither matched nor, without a value to match,
-        returned.
-    character_set : tuple of str
-        Specific Character Set of the request; empty for the default repertoire.
-    """
-
-    level: Level
-    matching: dict[str, str]
-    requested: tuple[str, ...]
-    has_unsupported: bool
-    character_set: tuple[str, ...] = ()
-
-    @property
-    def pending_status(self) -> Status:
-        """The status of each match (PS3.4 C.4.1.1.4)."""
-        return Status.PENDING_UNSUPPORTED_KEYS if self.has_unsupported else Status.PENDING
 
 
 def decoded_identifier(encoded: BytesIO, syntax: UID) -> Dataset:
@@ -86,7 +53,7 @@ def read_keys(
     extra: Collection[str] = (),
     *,
     relational: bool = False,
-) -> FindKeys:
+) -> QueryKeys:
     """Read a request's identifier; private elements are left to others.
 
     Parameters
@@ -117,10 +84,15 @@ def read_keys(
         if path in matched and not is_universal(text):
             matching[path] = text
         has_unsupported |= path not in matched and not (path in returned and is_universal(text))
-    return FindKeys(level, matching, tuple(requested), has_unsupported, _character_set(identifier))
+    return QueryKeys(level, matching, tuple(requested), has_unsupported, _character_set(identifier))
 
 
-def require_unique_keys(keys: FindKeys, root: Level) -> None:
+def pending_status(keys: QueryKeys) -> Status:
+    """Return the status of each match (PS3.4 C.4.1.1.4)."""
+    return Status.PENDING_UNSUPPORTED_KEYS if keys.has_unsupported else Status.PENDING
+
+
+def require_unique_keys(keys: QueryKeys, root: Level) -> None:
     """Check that a hierarchical query names what it descends into (PS3.4 C.4.1.3.1.1).
 
     Raises
@@ -137,20 +109,6 @@ def require_unique_keys(keys: FindKeys, root: Level) -> None:
                 f"a {keys.level} level query needs one {keyword}",
                 tag_of(keyword),
             )
-
-
-def is_definite(keyword: str, value: str) -> bool:
-    """Tell whether a key's value names something, rather than matching a pattern or anything."""
-    if dictionary_VR(keyword) == "UI":
-        value = value.strip(" ")
-    return bool(value) and not any(sign in value for sign in "*?")
-
-
-def tag_of(keyword: str) -> int:
-    """Return the tag of a standard keyword."""
-    tag = tag_for_keyword(keyword)
-    assert tag is not None  # noqa: S101  keywords come from the catalogue's table
-    return tag
 
 
 def _level(identifier: Dataset, levels: Collection[Level]) -> Level:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydicom import Dataset
 from pydicom.multival import MultiValue
 
-from cbmir_node.dicom.private import (
+from cbmir_node.answers.private_elements import (
     CLASS_RESTRICTION,
     ELEMENTS,
     MAXIMUM_AGE,

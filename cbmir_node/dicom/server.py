@@ -15,6 +15,7 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.pdu_primitives import SOPClassCommonExtendedNegotiation
 from pynetdicom.presentation import PresentationContext
 
+from cbmir_node.answers.similar import SimilaritySearcher
 from cbmir_node.archive.incoming import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.config import Settings
@@ -28,7 +29,6 @@ from cbmir_node.dicom.contexts import (
 )
 from cbmir_node.dicom.find import FindService, Response
 from cbmir_node.dicom.retrieve import RetrieveService
-from cbmir_node.dicom.similar import SimilarAnswers
 from cbmir_node.dicom.statistics import Statistics
 from cbmir_node.dicom.store import store
 from cbmir_node.errors import ConfigurationError
@@ -53,7 +53,7 @@ class DicomServer:
         Where received objects go.
     catalog : Catalog
         What ordinary queries and retrievals ask.
-    search : SimilarAnswers
+    search : SimilaritySearcher
         What similarity queries ask.
 
     Attributes
@@ -67,7 +67,7 @@ class DicomServer:
         settings: Settings,
         intake: Intake,
         catalog: Catalog,
-        search: SimilarAnswers,
+        search: SimilaritySearcher,
     ) -> None:
         self.statistics = Statistics()
         self._settings = settings.dicom

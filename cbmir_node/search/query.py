@@ -72,6 +72,8 @@ class SimilarityQuery:
     ----------
     examples : sequence of Example
         At least one; with several, a candidate's similarity is the mean over them.
+    negative_examples : sequence of Example
+        What the answers should not look like (relevance feedback); their studies are left out.
     level : {"STUDY", "SERIES", "IMAGE"}
         What is ranked.
     k : int or None
@@ -108,6 +110,7 @@ class SimilarityQuery:
     """
 
     examples: Sequence[Example]
+    negative_examples: Sequence[Example] = ()
     level: SimilarityLevel = "STUDY"
     k: int | None = None
     method: Method | None = None

@@ -12,11 +12,12 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import build_context
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 
+from cbmir_node.answers.private_elements import PRIVATE_CREATOR
 from cbmir_node.catalog.keys import LEVELS
 from cbmir_node.config.settings import DicomSettings
 from cbmir_node.dicom.client.association import Peer
 from cbmir_node.dicom.client.association import association as associate
-from cbmir_node.dicom.private import PRIVATE_CREATOR, SIMILARITY_FIND
+from cbmir_node.dicom.similarity_sop_class import SIMILARITY_FIND
 from cbmir_node.dicom.statuses import MEANINGS, Status
 from tests.conftest import REPOSITORY
 from tests.dicom.conftest import Node

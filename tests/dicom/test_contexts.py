@@ -6,7 +6,7 @@ import pytest
 from pydicom.uid import CTImageStorage
 
 from cbmir_node.dicom.contexts import carries_pixels, service_of
-from cbmir_node.dicom.private import SIMILARITY_FIND
+from cbmir_node.dicom.similarity_sop_class import SIMILARITY_FIND
 from tests.dicom.conftest import Node
 from tests.dicom.peers import EXPLICIT, association
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cbmir_node.dicom.private import (
+from cbmir_node.answers.private_elements import (
     ANSWERED,
     ANSWERED_WHEN_ASKED,
     ASKED,
@@ -12,7 +12,6 @@ from cbmir_node.dicom.private import (
     PRIVATE_CREATOR,
     PRIVATE_GROUP,
     RESERVED,
-    SIMILARITY_FIND,
 )
 from cbmir_node.dicom.private_request import (
     FLAG_VALUES,
@@ -20,6 +19,7 @@ from cbmir_node.dicom.private_request import (
     NO_TAGS,
     SAME_TAG_VALUES,
 )
+from cbmir_node.dicom.similarity_sop_class import SIMILARITY_FIND
 from tests.conftest import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "dicom.md").read_text(encoding="utf-8")

@@ -16,12 +16,12 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate
 from pynetdicom.dimse_primitives import C_FIND
 from pynetdicom.dsutils import encode
 
+from cbmir_node.answers.data_sets import make_answer
+from cbmir_node.answers.query_keys import QueryKeys
 from cbmir_node.catalog.query.hierarchy import Match
 from cbmir_node.catalog.reception.records import make_record
 from cbmir_node.catalog.reception.registration import register
 from cbmir_node.config import Settings
-from cbmir_node.dicom.answers import make_answer
-from cbmir_node.dicom.keys import FindKeys
 from cbmir_node.dicom.transport import BoundedSocket
 from tests.conftest import needs_program
 from tests.dicom.conftest import Node
@@ -261,7 +261,7 @@ def test_bad_stored_values_do_not_break_an_answer() -> None:
         "PatientName": "☃^\ud800".encode("utf-8", "replace").decode(),
         "ImageType": "ORIGINAL\\PRIMARY",
     }
-    keys = FindKeys("IMAGE", {}, tuple(values), has_unsupported=False)
+    keys = QueryKeys("IMAGE", {}, tuple(values), has_unsupported=False)
     answer = make_answer(Match(1, values), keys, Settings())
     assert answer.InstanceNumber is None
     assert answer.Rows is None

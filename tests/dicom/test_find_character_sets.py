@@ -9,7 +9,7 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian
 
-from cbmir_node.dicom.character_sets import answer_character_set
+from cbmir_node.answers.character_sets import answer_character_set
 from tests.conftest import needs_program
 from tests.dicom.conftest import Node
 from tests.dicom.peers import findscu, run

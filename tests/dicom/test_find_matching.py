@@ -11,7 +11,7 @@ from pydicom import Dataset
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 
 from cbmir_node.catalog import schema
-from cbmir_node.dicom.private import SIMILARITY_FIND
+from cbmir_node.dicom.similarity_sop_class import SIMILARITY_FIND
 from tests.conftest import needs_program
 from tests.dicom.conftest import Node
 from tests.dicom.peers import EXPLICIT, association, findscu

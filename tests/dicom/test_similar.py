@@ -10,9 +10,7 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from cbmir_node.catalog.models import InstalledModel
-from cbmir_node.config import SearchSettings
-from cbmir_node.dicom.private import (
+from cbmir_node.answers.private_elements import (
     ANSWERED,
     CLASS_RESTRICTION,
     ELEMENT_OF_FIELD,
@@ -32,10 +30,12 @@ from cbmir_node.dicom.private import (
     RETRIEVAL_MODEL,
     SAME_TAGS,
     SIMILARITY,
-    SIMILARITY_FIND,
     VECTOR_SPACE,
     PrivateElement,
 )
+from cbmir_node.catalog.models import InstalledModel
+from cbmir_node.config import SearchSettings
+from cbmir_node.dicom.similarity_sop_class import SIMILARITY_FIND
 from cbmir_node.errors import ModelError, NotEmbeddedError, QueryError
 from cbmir_node.search.choices import choose
 from cbmir_node.search.query import Example, SimilarityQuery

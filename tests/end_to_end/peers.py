@@ -12,7 +12,7 @@ from typing import Any
 
 from pydicom import Dataset, dcmread
 
-from cbmir_node.dicom.private import PRIVATE_CREATOR, SIMILARITY
+from cbmir_node.answers.private_elements import PRIVATE_CREATOR, SIMILARITY
 from tests.dicom.peers import findscu
 
 STORE_TIMEOUT_S = 300

@@ -14,9 +14,10 @@ from click.testing import CliRunner
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from cbmir_node.answers.private_elements import MAXIMUM_RESULTS, RETRIEVAL_MODEL
 from cbmir_node.cli import main
 from cbmir_node.config import Settings
-from cbmir_node.dicom.private import MAXIMUM_RESULTS, RETRIEVAL_MODEL, SIMILARITY_FIND
+from cbmir_node.dicom.similarity_sop_class import SIMILARITY_FIND
 from tests.dicom.peers import EXPLICIT, association, encoded, store_bytes, until
 from tests.dicom.test_similar import private_value, request
 from tests.end_to_end.conftest import PENDING, RECEIVED, RunningNode

@@ -15,8 +15,7 @@ from click.testing import CliRunner
 from PIL import Image
 from pydicom import Dataset
 
-from cbmir_node.cli import main
-from cbmir_node.dicom.private import (
+from cbmir_node.answers.private_elements import (
     CLASS_RESTRICTION,
     MAXIMUM_RESULTS,
     PREDICTED_CLASS,
@@ -27,10 +26,11 @@ from cbmir_node.dicom.private import (
     RETRIEVAL_MODEL,
     SAME_TAGS,
     SIMILARITY,
-    SIMILARITY_FIND,
     VECTOR_SPACE,
     PrivateElement,
 )
+from cbmir_node.cli import main
+from cbmir_node.dicom.similarity_sop_class import SIMILARITY_FIND
 from tests.conftest import REPOSITORY, needs_program
 from tests.dicom.peers import EXPLICIT, association
 from tests.dicom.test_similar import private_value, request

@@ -1,4 +1,4 @@
-"""The private C-FIND SOP class and the private elements of similarity (PS3.5 section 7.8)."""
+"""The private elements of similarity (PS3.5 section 7.8)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,9 @@ from typing import Any
 
 from pydicom import Dataset
 from pydicom.datadict import add_private_dict_entries
-from pydicom.uid import UID
-from pynetdicom.service_class import QueryRetrieveServiceClass
-from pynetdicom.sop_class import register_uid, uid_to_service_class
 
-from cbmir_node.dicom.character_sets import UTF_8
+from cbmir_node.answers.character_sets import UTF_8
 from cbmir_node.search.query import SimilarityAnswer, SimilarMatch
-
-SIMILARITY_FIND = UID("2.25.284295670403067781368888672978503516813")
-"""Similarity Information Model – FIND: STUDY, SERIES and IMAGE level similarity."""
 
 PRIVATE_CREATOR = "CBMIR-NODE 1.0"
 PRIVATE_GROUP = 0x0079
@@ -106,17 +100,7 @@ ELEMENTS = tuple(
 
 
 def _register() -> None:
-    """Make the SOP class known to pynetdicom and the elements to pydicom.
-
-    Without the latter pydicom reads our elements as UN in Implicit VR.
-    """
-    if uid_to_service_class(SIMILARITY_FIND) is not QueryRetrieveServiceClass:
-        register_uid(
-            SIMILARITY_FIND,
-            "SimilarityInformationModelFind",
-            QueryRetrieveServiceClass,
-            dimse_msg_type="C-FIND",
-        )
+    """Make the elements known to pydicom, which reads them as UN in Implicit VR otherwise."""
     add_private_dict_entries(
         PRIVATE_CREATOR,
         {element.tag: (element.vr, element.vm, element.name, "") for element in ELEMENTS},

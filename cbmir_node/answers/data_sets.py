@@ -9,24 +9,24 @@ from pydicom import DataElement, Dataset
 from pydicom.datadict import dictionary_VR
 from pydicom.tag import BaseTag, Tag
 
+from cbmir_node.answers.character_sets import answer_character_set
+from cbmir_node.answers.query_keys import QueryKeys, tag_of
 from cbmir_node.catalog.keys import SEQUENCE_BY_KEYWORD
 from cbmir_node.catalog.query.hierarchy import Match
 from cbmir_node.config import Settings
-from cbmir_node.dicom.character_sets import answer_character_set
-from cbmir_node.dicom.keys import FindKeys, tag_of
 
 _NUMBER_RANGES = {"IS": (-(2**31), 2**31 - 1), "US": (0, 65535)}
 _TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 
 
-def make_answer(match: Match, keys: FindKeys, settings: Settings) -> Dataset:
+def make_answer(match: Match, keys: QueryKeys, settings: Settings) -> Dataset:
     """Return one response identifier.
 
     Parameters
     ----------
     match : Match
         Catalogue text; what was asked for and has no value is answered empty.
-    keys : FindKeys
+    keys : QueryKeys
         What was asked for, and in which character set.
     settings : Settings
         Names who retrieves the objects: the node, or whoever has what is not kept here.
@@ -59,7 +59,7 @@ def _grouped(requested: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     return wanted
 
 
-def _texts(match: Match, keys: FindKeys) -> Iterator[str]:
+def _texts(match: Match, keys: QueryKeys) -> Iterator[str]:
     """Yield the text of an answer that follows Specific Character Set."""
     for keyword, text in match.values.items():
         if _tag_and_vr(keyword)[1] in _TEXT_VRS:

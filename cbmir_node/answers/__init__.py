@@ -1,0 +1,1 @@
+"""Answers to queries as DICOM data sets, whichever protocol asks."""

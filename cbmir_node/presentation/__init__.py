@@ -1,0 +1,1 @@
+"""Pictures of images, and what the network sees in them, for people."""
