@@ -47,10 +47,11 @@ def figures(taken: Sequence[Measurement], floor: float) -> dict[str, float]:
 
 
 class Server(NamedTuple):
-    """A server under test: its process and where it listens."""
+    """A server under test: its process and where it listens; only our node has an HTTP port."""
 
     process: subprocess.Popen[bytes]
     port: int
+    http_port: int = 0
 
 
 def make_slices(folder: Path, count: int, size: int) -> list[bytes]:
@@ -151,7 +152,8 @@ def node(
         if not embedding:
             for worker in _workers(process.pid):
                 os.kill(worker, signal.SIGSTOP)
-        yield Server(process, json.loads(ports.read_text())["dicom"])
+        found = json.loads(ports.read_text())
+        yield Server(process, found["dicom"], found["http"])
 
 
 def _workers(parent: int) -> list[int]:

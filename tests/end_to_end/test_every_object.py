@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from cbmir_node.config import Settings
 from tests.conftest import needs_program
 from tests.dicom.peers import findscu
 from tests.end_to_end.conftest import RunningNode
@@ -26,6 +27,7 @@ from tests.end_to_end.shared_objects import (
     send_all,
     shared_objects,
 )
+from tests.small_node import open_small_stores
 
 PEAK_MEMORY_MIB = {"node": 512, "worker": 2048, "decoder": 1024}
 """About five times what was seen; the worker's is for a machine on which it loads CUDA."""
@@ -64,12 +66,14 @@ def objects(shared: Path) -> list[SharedObject]:
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Way]]:
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Way]]:
     """Start nodes that end with the module."""
     ways: list[Way] = []
 
-    def start(name: str) -> Way:
+    def start(name: str, *, shipped_model: bool) -> Way:
         folder = tmp_path_factory.mktemp(name)
+        if not shipped_model:  # what becomes of an object is no matter of the network
+            open_small_stores(Settings(data_dir=folder / "data")).close()
         ways.append(Way(RunningNode(folder / "data"), folder))
         return ways[-1]
 
@@ -79,9 +83,9 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
 
 
 @pytest.fixture(scope="module")
-def imported(shared: Path, start: Callable[[str], Way]) -> Way:
+def imported(shared: Path, start: Callable[..., Way]) -> Way:
     """Import everything beside a running node."""
-    way = start("imported")
+    way = start("imported", shipped_model=False)
     folders = [str(shared / "dicom" / part) for part in ("files", "studies")]
     done = way.node.cli("import", "--json", *folders)
     assert done.returncode == 1  # some are refused
@@ -94,10 +98,10 @@ def imported(shared: Path, start: Callable[[str], Way]) -> Way:
 
 @pytest.fixture(scope="module")
 def answers(
-    objects: list[SharedObject], start: Callable[[str], Way]
+    objects: list[SharedObject], start: Callable[..., Way]
 ) -> tuple[Way, dict[Path, Answer]]:
     """Send everything, one association each; return the node and its answers."""
-    way = start("sent")
+    way = start("sent", shipped_model=True)
     answers = {one.path: answer for one, answer in send_all(way.node.dicom_port, objects)}
     way.refusals = {path: answer.comment for path, answer in answers.items() if answer.status != 0}
     way.wait()
