@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -15,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+
+from cbmir_node.cli import main
 
 START_TIMEOUT_S = 60.0
 EMBED_TIMEOUT_S = 300.0
@@ -107,11 +111,18 @@ def metric(http_port: int, name: str) -> float:
 
 
 def run_cli(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a cbmir-node command on a data folder."""
-    command = [*COMMAND, *arguments]
+    """Run a cbmir-node command on a data folder, in this process: starting one takes seconds."""
+    words = list(arguments)
     if arguments[0] != "--help":
-        command += ["--data-dir", str(data_dir)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        words += ["--data-dir", str(data_dir)]
+    levels = {name: logging.getLogger(name).level for name in logging.root.manager.loggerDict}
+    try:
+        done = CliRunner().invoke(main, words, prog_name="cbmir-node", catch_exceptions=False)
+    finally:
+        logging.captureWarnings(capture=False)
+        for name in logging.root.manager.loggerDict:
+            logging.getLogger(name).setLevel(levels.get(name, logging.NOTSET))
+    return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
 
 
 def status(data_dir: Path) -> dict[str, Any]:
