@@ -116,7 +116,11 @@ def _enter(
                 for row in rows
             ],
         )
-        connection.execute(update(schema.work).values(state="embedded", finished_at=time.time()))
+        connection.execute(
+            update(schema.work)
+            .where(schema.work.c.state == "pending")
+            .values(state="embedded", finished_at=time.time())
+        )
 
 
 def _record(number: int) -> Any:

@@ -20,6 +20,7 @@
     ├── SelectionError              a command names nothing that is here, or what it cannot change
     ├── PixelError                  an object's pixels cannot become a picture
     │   ├── NoPixelsError           it has none, or they are not a picture
+    │   ├── NotKeptError            they are not in the archive (any more)
     │   └── DecoderDiedError        decoding exceeded its time or memory, or crashed
     ├── DecoderUnavailableError     no decoder process can be started; no object is to blame
     ├── UploadError                 a file that was dropped as an example cannot be one
@@ -106,6 +107,10 @@ class PixelError(CbmirError):
 
 class NoPixelsError(PixelError):
     """The object has no pixels, or its pixels are labels or doses rather than a picture."""
+
+
+class NotKeptError(PixelError):
+    """The node knows the object but does not have its pixels (any more)."""
 
 
 class DecoderDiedError(PixelError):

@@ -1,6 +1,6 @@
 """The one way into the node: bytes → validated → durable file → catalogue row.
 
-C-STORE, ``import`` and later STOW-RS all end here, so that an object is treated alike however it
+C-STORE, STOW-RS and ``import`` all end here, so that an object is treated alike however it
 came, and is acknowledged only once it is safe.
 """
 
@@ -154,8 +154,26 @@ class Intake:
             raise RejectedObjectError("rejected by a rejection note (IOCM): not stored again")
         return receipt
 
-    def accept_file(self, path: Path, *, source: str = "import") -> Receipt:
+    def accept_file(
+        self,
+        path: Path,
+        *,
+        source: str = "import",
+        header: ObjectHeader | None = None,
+        fetched: bool = True,
+    ) -> Receipt:
         """Copy a DICOM file into the archive; the file itself is left alone.
+
+        Parameters
+        ----------
+        path : Path
+            The file.
+        source : str
+            How it came.
+        header : ObjectHeader, optional
+            The file's, where it has been read already.
+        fetched : bool
+            As in `accept`.
 
         Raises
         ------
@@ -168,7 +186,7 @@ class Intake:
         CatalogError
             The database refused it.
         """
-        header = self.archive.read_header(path)
+        header = header or self.archive.read_header(path)
         with self.archive.receive() as incoming:
             incoming.begin(
                 header.sop_class_uid, header.sop_instance_uid, header.transfer_syntax_uid, ""
@@ -182,7 +200,7 @@ class Intake:
                 source=source,
                 sop_class_uid=header.sop_class_uid,
                 sop_instance_uid=header.sop_instance_uid,
-                fetched=True,
+                fetched=fetched,
             )
 
     def adopt(self, relative: str) -> Receipt:

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from multiprocessing.connection import Connection
+
+_LONGEST_MESSAGE = 500
+_MOST_TROUBLES = 50
+_LARGEST_TROUBLE_BYTES = 1 << 16
 
 _QUIET = ("alembic", "faiss", "multipart", "PIL", "pydicom", "pynetdicom", "uvicorn")
 """Libraries that tell every step; the node tells what an operator needs of it."""
@@ -33,3 +44,118 @@ def quiet_libraries(level: str) -> None:
     if level != "debug":
         # an association that ends otherwise than by release is its normal life, told by the node
         logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """A warning or an error that was logged.
+
+    Attributes
+    ----------
+    time : float
+        When it was logged last, seconds since 1970.
+    level : str
+        ``WARNING``, ``ERROR`` or ``CRITICAL``.
+    source : str
+        Name of the logger.
+    message : str
+        Cut off when it is long; of an exception its kind and message, not where it came from.
+    times : int
+        How often it was logged.
+    """
+
+    time: float
+    level: str
+    source: str
+    message: str
+    times: int = 1
+
+
+class RecentTroubles(logging.Handler):
+    """Keeps the last warnings and errors for an administrator to see; safe from many threads.
+
+    The same one again takes no further place, so that one that repeats hides no other.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._mine = threading.Lock()
+        self._troubles: OrderedDict[tuple[str, str, str], Trouble] = OrderedDict()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep what a record tells."""
+        try:
+            self.add(_trouble(record))
+        except Exception:  # as every handler: a record that cannot be written harms nobody else
+            self.handleError(record)
+
+    def add(self, trouble: Trouble) -> None:
+        """Keep a trouble, perhaps another process'."""
+        key = (trouble.level, trouble.source, trouble.message)
+        with self._mine:
+            known = self._troubles.pop(key, None)
+            times = trouble.times + (known.times if known else 0)
+            self._troubles[key] = replace(trouble, times=times)
+            if len(self._troubles) > _MOST_TROUBLES:
+                self._troubles.popitem(last=False)
+
+    def latest(self) -> list[Trouble]:
+        """Return them, the latest first."""
+        with self._mine:
+            return list(reversed(self._troubles.values()))
+
+
+class TroubleSender(logging.Handler):
+    """Sends warnings and errors to the process at the other end of a connection.
+
+    Parameters
+    ----------
+    connection : Connection
+        Somebody reads its other end, or has closed it.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(logging.WARNING)
+        self._connection = connection
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send what a record tells."""
+        try:
+            self._connection.send_bytes(json.dumps(asdict(_trouble(record))).encode())
+        except OSError:  # nobody reads any more; standard error has it
+            pass
+        except Exception:  # as in `RecentTroubles`
+            self.handleError(record)
+
+
+def received_troubles(connection: Connection) -> Iterator[Trouble]:
+    """Yield what a `TroubleSender` has sent so far; nothing once its process has ended.
+
+    A process that dies within a message closes the connection by that, so that nobody waits for
+    the rest.
+    """
+    try:
+        while connection.poll():
+            yield Trouble(**json.loads(connection.recv_bytes(_LARGEST_TROUBLE_BYTES)))
+    except (EOFError, OSError):
+        return
+
+
+@contextlib.contextmanager
+def recent_troubles() -> Iterator[RecentTroubles]:
+    """Keep this process' warnings and errors while the block runs."""
+    kept = RecentTroubles()
+    root = logging.getLogger()
+    root.addHandler(kept)
+    try:
+        yield kept
+    finally:
+        root.removeHandler(kept)
+
+
+def _trouble(record: logging.LogRecord) -> Trouble:
+    message = record.getMessage()
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None:
+        message = f"{message}: {type(error).__name__}: {error}"
+    return Trouble(record.created, record.levelname, record.name, message[:_LONGEST_MESSAGE])

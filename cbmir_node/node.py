@@ -5,23 +5,32 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Mapping
 
-from cbmir_node.catalog.forwarding.overview import count_forwards
-from cbmir_node.catalog.statistics import count_objects, count_states
+from prometheus_client import CollectorRegistry
+
 from cbmir_node.config import Settings
 from cbmir_node.dicom.server import DicomServer
-from cbmir_node.errors import CbmirError
 from cbmir_node.forwarding.forwarder import Forwarder
 from cbmir_node.forwarding.rules import ForwardingRules
+from cbmir_node.imaging.decoder_pool import DecoderPool
 from cbmir_node.intake import Intake
+from cbmir_node.logs import recent_troubles
+from cbmir_node.observation.counts import CatalogCounts
+from cbmir_node.observation.health import NodeObservation
+from cbmir_node.observation.queries import TimedSearch
+from cbmir_node.observation.rates import RateSampler
 from cbmir_node.presence import make_data_folder, only_node
+from cbmir_node.presentation.examples import TemporaryExamples
+from cbmir_node.presentation.explanations import Explanations
+from cbmir_node.presentation.network import ActiveNetwork
+from cbmir_node.presentation.pictures import Pictures
 from cbmir_node.retention.duty import RetentionDuty
 from cbmir_node.search.engine import SimilaritySearch
 from cbmir_node.stores import Stores, open_stores
 from cbmir_node.supervisor import WorkerSupervisor
 from cbmir_node.web.app import create_app
 from cbmir_node.web.server import HttpServer
+from cbmir_node.web.services import WebServices
 
 _MAINTENANCE_S = 2.0
 
@@ -57,6 +66,7 @@ class Node:
         settings = self.settings
         make_data_folder(settings.data_dir)
         exits.enter_context(only_node(settings.data_dir))
+        self._troubles = exits.enter_context(recent_troubles())
         self.stores: Stores = open_stores(settings, create=True, alone=True)
         exits.callback(self.stores.close)
         swept = self.stores.archive.sweep()
@@ -71,19 +81,61 @@ class Node:
         self._retention = RetentionDuty(self.stores)
         self._retention.start()
         exits.callback(self._retention.stop)
-        self._supervisor = WorkerSupervisor(settings)
+        self._supervisor = WorkerSupervisor(settings, self._troubles)
         self._supervisor.start()
         exits.callback(self._supervisor.stop)
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._queries = TimedSearch(self.search, self._registry)
+        self.dicom = DicomServer(settings, self.intake, self.stores.catalog, self._queries)
+        self.dicom.start()
+        exits.callback(self.dicom.stop)
+        self._counts = CatalogCounts(self.stores)
+        self._rates = RateSampler(self._counts, self._queries.answered)
+        self._rates.start()
+        exits.callback(self._rates.stop)
+        decoders = exits.enter_context(DecoderPool(settings.imaging))
+        self.services = self._web_services(decoders)
+        exits.callback(self.services.examples.close)
         maintenance = threading.Thread(target=self._maintain, name="maintenance", daemon=True)
         maintenance.start()
         exits.callback(maintenance.join)
         exits.callback(self._stop.set)
-        self.dicom = DicomServer(settings, self.intake, self.stores.catalog, self.search)
-        self.dicom.start()
-        exits.callback(self.dicom.stop)
-        self.http = HttpServer(settings.http, create_app(self))
+        self.http = HttpServer(settings.http, create_app(self.services))
         self.http.start()
         exits.callback(self.http.stop)
+
+    def _web_services(self, decoders: DecoderPool) -> WebServices:
+        """Gather what requests over HTTP are answered with."""
+        network = ActiveNetwork(self.stores)
+        return WebServices(
+            settings=self.settings,
+            stores=self.stores,
+            intake=self.intake,
+            search=self._queries,
+            decoders=decoders,
+            pictures=Pictures(self.stores, decoders),
+            examples=TemporaryExamples(self.settings.examples_path, self.stores, decoders, network),
+            network=network,
+            explanations=Explanations(network, decoders),
+            health=self._observation(network),
+        )
+
+    def _observation(self, network: ActiveNetwork) -> NodeObservation:
+        """Gather what tells how the node is."""
+        return NodeObservation(
+            registry=self._registry,
+            index_problem=lambda: self._maintenance_error,
+            counts=self._counts,
+            rates=self._rates,
+            troubles=self._troubles,
+            stores=self.stores,
+            search=self.search,
+            dicom=self.dicom,
+            forwarder=self._forwarder,
+            retention=self._retention,
+            supervisor=self._supervisor,
+            network=network,
+        )
 
     def _maintain(self) -> None:
         """Keep the index warm, so that no query waits for a long catch-up.
@@ -93,7 +145,7 @@ class Node:
         """
         while not self._stop.wait(_MAINTENANCE_S):
             problems = []
-            for duty in (self._switch, self.search.tidy):
+            for duty in (self._switch, self.search.tidy, self.services.examples.forget_unused):
                 try:
                     duty()
                 except Exception as error:  # this thread must live on, and /readyz tell
@@ -106,91 +158,6 @@ class Node:
         """Let the next model take over, if it is ready and its index is open."""
         prepared = self.search.prepare()
         self.stores.registry.switch_if_ready(prepared)
-
-    def problems(self) -> list[str]:
-        """Return why the node cannot do its work right now; empty when it can."""
-        problems = []
-        if not self.stores.archive.has_room():
-            problems.append("the disk reserve is reached: nothing more is stored")
-        if not self._supervisor.is_running():
-            problems.append("the embedding worker is not running")
-        if self._maintenance_error:
-            problems.append(f"the index is not up to date: {self._maintenance_error}")
-        if self._forwarder.problem:
-            problems.append(f"objects are not sent on: {self._forwarder.problem}")
-        if self._retention.problem:
-            problems.append(f"nothing is deleted or evicted: {self._retention.problem}")
-        try:
-            self.stores.registry.active()
-        except CbmirError as error:
-            problems.append(f"the catalogue does not answer: {error}")
-        return problems
-
-    def gauges(self) -> Mapping[str, tuple[str, Mapping[str, float]]]:
-        """Return the present values for Prometheus."""
-        model = self.stores.registry.active()
-        objects = count_objects(self.stores.catalog)
-        return {
-            "cbmir_objects": ("Rows of the catalogue", objects),
-            "cbmir_embedding_state": (
-                "Instances by state of their embedding with the active model",
-                count_states(self.stores.catalog, model.row),
-            ),
-            "cbmir_forwards": (
-                "Objects to be sent on by state",
-                count_forwards(self.stores.catalog),
-            ),
-            "cbmir_index_vectors": ("Vectors in the index", {"": len(self.search.active_cache())}),
-            "cbmir_archive_free_bytes": (
-                "Free space of the archive's file system",
-                {"": self.stores.archive.free_bytes()},
-            ),
-            "cbmir_associations": ("Open associations", {"": self.dicom.active_associations()}),
-        }
-
-    def counters(self) -> Mapping[str, tuple[str, Mapping[str, float]]]:
-        """Return what only grows, for Prometheus."""
-        dicom = self.dicom.statistics
-        return {
-            "cbmir_associations_seen": (
-                "Associations accepted, rejected, aborted",
-                dict(dicom.associations),
-            ),
-            "cbmir_c_store": (
-                "C-STORE responses by status",
-                {f"{status:04X}": number for status, number in dicom.stores.items()},
-            ),
-            "cbmir_c_find": (
-                "C-FIND operations by view and final status",
-                {f"{view} {status:04X}": number for (view, status), number in dicom.finds.items()},
-            ),
-            "cbmir_retrievals": (
-                "C-MOVE and C-GET operations by kind and final status",
-                {
-                    f"{kind} {status:04X}": number
-                    for (kind, status), number in dicom.retrievals.items()
-                },
-            ),
-            "cbmir_sub_operations": (
-                "Objects of C-MOVE and C-GET operations by kind and outcome",
-                {
-                    f"{kind} {outcome}": number
-                    for (kind, outcome), number in dicom.sub_operations.items()
-                },
-            ),
-            "cbmir_forwarded": (
-                "Objects sent on by destination and outcome",
-                self._forwarder.counts(),
-            ),
-            "cbmir_retention": (
-                "Objects that were removed, or lost their pixels, in the background",
-                self._retention.counts(),
-            ),
-            "cbmir_worker_restarts": (
-                "Times the worker ended and was started again",
-                {"": self._supervisor.restarts},
-            ),
-        }
 
 
 def open_intake(stores: Stores) -> Intake:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from cbmir_node.catalog.vectors.rows import FrameVectors
-from cbmir_node.embedding.session import EmbeddingModel
-from cbmir_node.imaging.decoder_process import NetworkInputFrame
+from cbmir_node.embedding.session import EmbeddingModel, Embeddings
+from cbmir_node.imaging.network_frames import NetworkInputFrame
 
 
 def frame_vectors(
@@ -22,12 +22,19 @@ def frame_vectors(
         The network returned values that are no numbers.
     """
     embeddings = network.embed(np.stack([frame.values for frame in frames]))
+    return described_frames(frames, embeddings, network.description.labels)
+
+
+def described_frames(
+    frames: Sequence[NetworkInputFrame], embeddings: Embeddings, labels: Sequence[str]
+) -> list[FrameVectors]:
+    """Cut what a network says of frames into what is kept of each."""
     described = []
     for row, frame in enumerate(frames):
         label, probability = None, None
         if embeddings.probabilities is not None:
             best = int(np.argmax(embeddings.probabilities[row]))
-            label = network.description.labels[best]
+            label = labels[best]
             probability = float(embeddings.probabilities[row, best])
         described.append(
             FrameVectors(

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from typing import Protocol
 
 import numpy as np
@@ -32,8 +33,9 @@ from cbmir_node.catalog.work.series_cap import drop_displaced, skip_surplus
 from cbmir_node.config import Settings
 from cbmir_node.embedding.session import EmbeddingModel
 from cbmir_node.errors import DecoderDiedError, ModelError, NoPixelsError, PixelError
-from cbmir_node.imaging.decoder_process import DecoderProcess, NetworkInputFrame
-from cbmir_node.logs import configure_logging
+from cbmir_node.imaging.decoder_process import DecoderProcess
+from cbmir_node.imaging.network_frames import NetworkInputFrame
+from cbmir_node.logs import TroubleSender, configure_logging
 from cbmir_node.stores import Stores, is_alive_here, open_stores, process_identity
 from cbmir_node.vectorizing import frame_vectors
 
@@ -166,7 +168,9 @@ class Worker:
         while True:
             attempts += 1
             try:
-                frames = self._decoder.decode(path, network.description.preprocessing)
+                frames = self._decoder.decode(
+                    path, network.description.preprocessing, thumbnails=True
+                )
             except DecoderDiedError as error:
                 _log.warning("%s: %s", claim.sop_instance_uid, error)
                 if attempts < TRIES:
@@ -196,7 +200,7 @@ class Worker:
             _must_run(network)
             self._queue.finish(ready[0].claim, "failed", str(error), 1)
             return
-        write_vectors(self._stores.catalog, results)
+        write_vectors(self._stores.catalog, results, _thumbnails(ready))
         drop_displaced(
             *(self._stores.catalog, ready[0].claim.model),
             [decoded.claim.instance for decoded in ready],
@@ -226,18 +230,27 @@ def _embed(
     return [(decoded.claim, [next(vectors) for _ in decoded.frames]) for decoded in ready]
 
 
+def _thumbnails(ready: list[_Decoded]) -> dict[int, dict[int, bytes]]:
+    return {
+        decoded.claim.instance: {frame.frame_number: frame.thumbnail for frame in decoded.frames}
+        for decoded in ready
+    }
+
+
 def _must_run(network: EmbeddingModel) -> None:
     """Raise `ModelError` when the network fails on a black picture too: it is no object's fault."""
     wanted = network.description.preprocessing
     network.embed(np.zeros((1, wanted.channels, wanted.height, wanted.width), dtype=np.float32))
 
 
-def worker_process(settings: Settings, stop: EventLike) -> None:
+def worker_process(settings: Settings, stop: EventLike, troubles: Connection) -> None:
     """Run a worker as the child process of a node, until told to stop or the node is gone.
 
-    Signals that go to the whole process group are the node's to handle.
+    Signals that go to the whole process group are the node's to handle. Its warnings and errors
+    go to `troubles` too.
     """
     configure_logging(settings.log_level, "worker")
+    logging.getLogger().addHandler(TroubleSender(troubles))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

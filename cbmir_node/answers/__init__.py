@@ -1,1 +1,1 @@
-"""Answers to queries as DICOM data sets, whichever protocol asks."""
+"""Answers to queries and retrievals, whichever protocol asks."""

@@ -71,6 +71,7 @@ ASKED = (
     MAXIMUM_RESULTS,
     MINIMUM_SIMILARITY,
     POSITIVE_EXAMPLE_UIDS,
+    NEGATIVE_EXAMPLE_UIDS,
     MINIMUM_AGE,
     MAXIMUM_AGE,
     CLASS_RESTRICTION,
@@ -80,8 +81,8 @@ ASKED = (
 )
 """What a request may set."""
 
-RESERVED = (RETRIEVAL_MODEL, NEGATIVE_EXAMPLE_UIDS)
-"""What a request may not set yet: choice of model, negative examples."""
+RESERVED = (RETRIEVAL_MODEL,)
+"""What a request may not set yet: choice of model."""
 
 ELEMENT_OF_FIELD: Mapping[str, PrivateElement] = {
     "k": MAXIMUM_RESULTS,
@@ -91,6 +92,7 @@ ELEMENT_OF_FIELD: Mapping[str, PrivateElement] = {
     "by_class": CLASS_RESTRICTION,
     "predicted_class": PREDICTED_CLASS,
     "same_tags": SAME_TAGS,
+    "negative_examples": NEGATIVE_EXAMPLE_UIDS,
 }
 """Field of a `SimilarityQuery` to the element that sets it."""
 

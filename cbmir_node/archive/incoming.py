@@ -50,19 +50,8 @@ class IncomingObject:
     def begin(
         self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, source: str
     ) -> None:
-        """Write preamble and file meta information (PS3.10 section 7.1)."""
-        meta = FileMetaDataset()
-        meta.FileMetaInformationVersion = b"\x00\x01"
-        meta.MediaStorageSOPClassUID = UID(sop_class_uid)
-        meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
-        meta.TransferSyntaxUID = UID(transfer_syntax_uid)
-        meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
-        meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-        if source:
-            meta.SourceApplicationEntityTitle = source[:16]
-        buffer = DicomBytesIO()
-        write_file_meta_info(buffer, meta, enforce_standard=True)
-        self._file.write(b"\0" * 128 + b"DICM" + buffer.getvalue())
+        """Write preamble and file meta information."""
+        self._file.write(file_head(sop_class_uid, sop_instance_uid, transfer_syntax_uid, source))
 
     def write(self, data: bytes | memoryview) -> None:
         """Append encoded data set bytes."""
@@ -93,3 +82,29 @@ class IncomingObject:
         with contextlib.suppress(OSError):  # a full disk may refuse the last flush
             self._file.close()
         self.path.unlink(missing_ok=True)
+
+
+def file_head(
+    sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, source: str = ""
+) -> bytes:
+    """Return what a file has before its data set (PS3.10 section 7.1).
+
+    Parameters
+    ----------
+    sop_class_uid, sop_instance_uid, transfer_syntax_uid : str
+        Of the data set.
+    source : str
+        AE title of who sent it.
+    """
+    meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\x00\x01"
+    meta.MediaStorageSOPClassUID = UID(sop_class_uid)
+    meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
+    meta.TransferSyntaxUID = UID(transfer_syntax_uid)
+    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    if source:
+        meta.SourceApplicationEntityTitle = source[:16]
+    buffer = DicomBytesIO()
+    write_file_meta_info(buffer, meta, enforce_standard=True)
+    return b"\0" * 128 + b"DICM" + buffer.getvalue()

@@ -6,6 +6,7 @@
                     │           │           │          models
                     │           │           ├──< vectors        one row per frame and vector space
                     │           │           │    removed_vectors   log of deleted vector rows
+                    │           │           ├──< thumbnails     one row per embedded frame
                     │           │           └──< forwards       to be sent on, one row per peer
                     │           └──< request_attributes         items of a sequence
                     └──< procedure_codes                        likewise
@@ -223,6 +224,16 @@ vectors = Table(
         *("model", "space", "instance", "frame_number", "label", "probability"),
     ),
     sqlite_autoincrement=True,
+)
+
+# of what is embedded, with whatever model
+thumbnails = Table(
+    "thumbnails",
+    metadata,
+    Column("instance", ForeignKey("instances.id", ondelete="CASCADE"), primary_key=True),
+    Column("frame_number", Integer, primary_key=True),
+    # a JPEG file
+    Column("picture", LargeBinary, nullable=False),
 )
 
 removed_vectors = Table(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sqlalchemy import case, func, select
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.work.requests import waits_for_pixels
+from cbmir_node.catalog.work.requests import NOT_KEPT, waits_for_pixels
 
 _work = schema.work.c
 _HAS_PIXELS_HERE = (
@@ -50,6 +52,16 @@ def count_states(catalog: Catalog, model: int) -> dict[str, int]:
             ).where(_work.model == model)
         ).one()
     return {state: int(getattr(row, state) or 0) for state in wanted}
+
+
+def oldest_pending(catalog: Catalog, model: int) -> float | None:
+    """Return since when the instance that has waited longest has, seconds since 1970."""
+    query = select(func.min(_work.requested_at)).where(
+        _work.model == model, _work.state == "pending", _HAS_PIXELS_HERE
+    )
+    with catalog.read() as connection:
+        found = connection.execute(query).scalar()
+    return None if found is None else float(found)
 
 
 def count_requested_again(catalog: Catalog, model: int) -> int:
@@ -108,3 +120,57 @@ def failures(catalog: Catalog, model: int, limit: int = 100) -> list[tuple[str, 
             .limit(limit)
         ).all()
     return [(row.sop_instance_uid, row.state, row.reason) for row in rows]
+
+
+@dataclass(frozen=True)
+class FailureGroup:
+    """Instances that could not be embedded for the same reason.
+
+    Attributes
+    ----------
+    instances : int
+        How many.
+    sop_instance_uid, study_instance_uid : str
+        One of them.
+    can_be_retried : bool
+        Whether trying again may help: not before pixels come that are not kept here.
+    """
+
+    reason: str
+    instances: int
+    sop_instance_uid: str
+    study_instance_uid: str
+    can_be_retried: bool
+
+
+def failures_by_reason(catalog: Catalog, model: int, limit: int = 100) -> list[FailureGroup]:
+    """Return the failed instances of a model by their reason, the most frequent first."""
+    groups = (
+        select(
+            _work.reason,
+            func.count().label("instances"),
+            func.min(_work.instance).label("example"),
+        )
+        .where(_work.model == model, _work.state == "failed")
+        .group_by(_work.reason)
+        .order_by(func.count().desc(), _work.reason)
+        .limit(limit)
+        .subquery()
+    )
+    instances, studies = schema.instances, schema.studies.c
+    query = (
+        select(
+            groups.c.reason,
+            groups.c.instances,
+            instances.c.sop_instance_uid,
+            studies.study_instance_uid,
+        )
+        .select_from(
+            groups.join(instances, instances.c.id == groups.c.example)
+            .join(schema.series)
+            .join(schema.studies)
+        )
+        .order_by(groups.c.instances.desc(), groups.c.reason)
+    )
+    with catalog.read() as connection:
+        return [FailureGroup(*row, row.reason != NOT_KEPT) for row in connection.execute(query)]

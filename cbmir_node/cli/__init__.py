@@ -23,6 +23,7 @@ _COMMANDS = {
     "delete": "delete:delete",
     "modify": "modify:modify",
     "doctor": "doctor:doctor",
+    "access": "access:access",
     "config": "config:config",
     "model": "model:model",
     "db": "database:database",

@@ -12,11 +12,11 @@ import click
 from cbmir_node.catalog.forwarding.overview import (
     FORWARD_STATES,
     ForwardedStudy,
-    add_forwards,
     cancel_forwards,
     forward_destinations,
     forwarded_studies,
     retry_forwards,
+    send_study,
 )
 from cbmir_node.catalog.forwarding.queue import ForwardState
 from cbmir_node.cli.options import as_json, print_json, print_table, settings_options
@@ -98,10 +98,8 @@ def retry(settings: Settings, destination: str | None, refused: bool) -> None:
 @settings_options
 def add(settings: Settings, destination: str, study: str) -> None:
     """Queue all kept objects of a study, whatever the rules say, and though they were sent."""
-    with _opened(settings, destination) as stores:
-        objects = add_forwards(stores.catalog, destination, study)
-    if not objects:
-        raise SelectionError(f"--study: no pixels of {study} are kept here; nothing can be sent")
+    with _opened(settings, None) as stores:
+        objects = send_study(stores.catalog, _known(stores), destination, study)
     click.echo(f"{objects} objects are to be sent to {destination}")
 
 
@@ -130,8 +128,12 @@ def _opened(settings: Settings, destination: str | None) -> Iterator[Stores]:
         stores.close()
 
 
+def _known(stores: Stores) -> list[str]:
+    return sorted({*stores.settings.peers, *forward_destinations(stores.catalog)})
+
+
 def _must_be_known(stores: Stores, destination: str) -> None:
-    known = sorted({*stores.settings.peers, *forward_destinations(stores.catalog)})
+    known = _known(stores)
     if destination not in known:
         raise SelectionError(
             f"--destination: {destination} is neither one of [peers] nor in the queue;"

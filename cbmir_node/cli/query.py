@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Unpack
 
 import click
 
-from cbmir_node.archive.header import read_header
 from cbmir_node.catalog.query.hierarchy import rows_by_number
-from cbmir_node.catalog.reception.records import RECORD_KEYWORDS
 from cbmir_node.cli.options import as_json, print_json, print_table, settings_options
 from cbmir_node.cli.ranges import AgeRange, ages, dates
 from cbmir_node.cli.retrieval import RetrievalWishes, described, retrieval_options
 from cbmir_node.config import Settings
-from cbmir_node.embedding.session import EmbeddingModel
 from cbmir_node.errors import CatalogError
-from cbmir_node.imaging.decoder_process import DecoderProcess
+from cbmir_node.imaging.decoder_pool import DecoderPool
 from cbmir_node.node import open_search
-from cbmir_node.search.file_examples import example_from_frames
+from cbmir_node.presentation.examples import TemporaryExamples
+from cbmir_node.presentation.network import ActiveNetwork
 from cbmir_node.search.query import (
     Example,
     SimilarityAnswer,
@@ -26,7 +25,6 @@ from cbmir_node.search.query import (
     SimilarityQuery,
 )
 from cbmir_node.stores import Stores, open_stores
-from cbmir_node.vectorizing import frame_vectors
 
 _SHOWN: dict[SimilarityLevel, tuple[str, ...]] = {
     "STUDY": (
@@ -58,8 +56,16 @@ _SHOWN: dict[SimilarityLevel, tuple[str, ...]] = {
     "files",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A DICOM file as example; it is not stored. Repeatable.",
+    help="A DICOM, PNG or JPEG file as example; it is not stored. Repeatable.",
 )
+@click.option(
+    "--not-study",
+    multiple=True,
+    metavar="UID",
+    help="A study that the answers should not be like; repeatable.",
+)
+@click.option("--not-series", multiple=True, metavar="UID", help="Likewise a series; repeatable.")
+@click.option("--not-instance", multiple=True, metavar="UID", help="Likewise an image; repeatable.")
 @click.option("-k", type=click.IntRange(1), help="Number of answers.  [default: search.results]")
 @click.option(
     "--level",
@@ -93,6 +99,9 @@ def query(
     series: tuple[str, ...],
     instance: tuple[str, ...],
     files: tuple[Path, ...],
+    not_study: tuple[str, ...],
+    not_series: tuple[str, ...],
+    not_instance: tuple[str, ...],
     k: int | None,
     level: str,
     modality: str | None,
@@ -106,7 +115,8 @@ def query(
 ) -> None:
     """Find what looks like the examples, best first, from a running or a stopped node.
 
-    With several examples a candidate's similarity is the mean over them.
+    With several examples a candidate's similarity is the mean over them; negative examples
+    (--not-study and the like) turn the ranking away from them. docs/retrieval.md has the formula.
     """
     if not (study or series or instance or files):
         raise click.UsageError(
@@ -123,14 +133,13 @@ def query(
     stores = open_stores(settings, create=False)
     try:
         examples = [
-            *(Example("STUDY", uid) for uid in study),
-            *(Example("SERIES", uid) for uid in series),
-            *(Example("IMAGE", uid) for uid in instance),
+            *_stored_examples(study, series, instance),
             *_file_examples(stores, files),
         ]
         answer = open_search(stores, writable=False).answer(
             SimilarityQuery(
                 examples=examples,
+                negative_examples=_stored_examples(not_study, not_series, not_instance),
                 level=level.upper(),  # type: ignore[arg-type]  # click checked the choice
                 k=k,
                 **wishes,
@@ -145,25 +154,27 @@ def query(
         stores.close()
 
 
+def _stored_examples(
+    study: tuple[str, ...], series: tuple[str, ...], instance: tuple[str, ...]
+) -> list[Example]:
+    return [
+        *(Example("STUDY", uid) for uid in study),
+        *(Example("SERIES", uid) for uid in series),
+        *(Example("IMAGE", uid) for uid in instance),
+    ]
+
+
 def _file_examples(stores: Stores, files: tuple[Path, ...]) -> list[Example]:
     """Embed files; the node may have them, or others of their study and patient."""
     if not files:
         return []
-    network = EmbeddingModel.load(stores.active_model_file(), stores.settings.embedding)
-    with DecoderProcess(stores.settings.imaging) as decoder:
-        examples = []
-        for path in files:
-            header = read_header(path, RECORD_KEYWORDS)
-            frames = decoder.decode(path, network.description.preprocessing)
-            examples.append(
-                example_from_frames(
-                    str(path),
-                    frame_vectors(frames, network),
-                    header.attributes,
-                    network.description.sha256,
-                )
-            )
-    return examples
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        DecoderPool(stores.settings.imaging, 1) as decoders,
+    ):
+        network = ActiveNetwork(stores)
+        examples = TemporaryExamples(Path(folder) / "examples", stores, decoders, network)
+        return [examples.add(path, str(path)).example for path in files]
 
 
 def _show(stores: Stores, answer: SimilarityAnswer, *, as_json: bool) -> None:

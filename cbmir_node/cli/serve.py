@@ -47,11 +47,12 @@ def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     with Node(settings) as node:
+        scheme = "https" if settings.http.certificate else "http"
         ports = {"dicom": node.dicom.port, "http": node.http.port}
         click.echo(
             f"cbmir-node ready: DICOM {settings.dicom.ae_title} and "
             f"{settings.dicom.similarity_ae_title} at {settings.dicom.host}:{ports['dicom']}, "
-            f"HTTP at http://{settings.http.host}:{ports['http']}, data in {settings.data_dir}"
+            f"HTTP at {scheme}://{settings.http.host}:{ports['http']}, data in {settings.data_dir}"
         )
         if ports_file is not None:
             partial = ports_file.with_suffix(".part")

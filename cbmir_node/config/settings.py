@@ -31,6 +31,13 @@ def _only_loopback(host: str) -> str:
     return host
 
 
+def _listed(texts: object) -> object:
+    """Return the parts of a text with commas; anything else as it is."""
+    if not isinstance(texts, str):
+        return texts
+    return tuple(part.strip() for part in texts.split(",") if part.strip())
+
+
 LoopbackHost = Annotated[str, AfterValidator(_only_loopback)]
 
 
@@ -101,7 +108,8 @@ class UserSettings(_Caller):
     """A person who logs in; the key in `HttpSettings.users` is the name."""
 
     password_hash: str = Field(
-        pattern=r"^scrypt\$", description="what `cbmir-node access user` prints"
+        pattern=r"^scrypt(\$\d+){3}(\$[A-Za-z0-9+/]+=*){2}$",
+        description="what `cbmir-node access user` prints",
     )
 
 
@@ -116,10 +124,14 @@ class TokenSettings(_Caller):
 class HttpSettings(_Section):
     """The HTTP port: the page, DICOMweb, health and metrics."""
 
-    host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
+    host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="address to listen on; other than loopback only with users or tokens",
+    )
     port: int = Field(8080, ge=0, le=65535, description="TCP port; 0 takes a free one")
     names: tuple[str, ...] = Field(
-        (), description="host names under which clients reach it; those of loopback always"
+        (), description="host names under which clients reach it; localhost and addresses always"
     )
     certificate: Path | None = Field(None, description="TLS certificate chain, PEM")
     private_key: Path | None = Field(None, description="TLS private key, PEM")
@@ -140,14 +152,25 @@ class HttpSettings(_Section):
     request_timeout_s: float = Field(
         30, gt=0, description="longest silence of a client within a request"
     )
+    max_connections: int = Field(500, ge=1, description="connections open at the same time")
     viewers: dict[str, str] = Field(
         default_factory=dict,
         description="links to viewers by name: URL with {StudyInstanceUID} in it",
     )
 
+    @property
+    def only_this_machine(self) -> bool:
+        """Tell whether no other machine can reach the port."""
+        return _LOOPBACK.match(self.host) is not None
+
+    @property
+    def needs_credentials(self) -> bool:
+        """Tell whether callers have to say who they are."""
+        return bool(self.users or self.tokens)
+
     @model_validator(mode="after")
     def _strangers_need_credentials(self) -> HttpSettings:
-        if not _LOOPBACK.match(self.host) and not (self.users or self.tokens):
+        if not (self.only_this_machine or self.needs_credentials):
             raise ValueError(
                 f"host: {self.host} is not loopback; configure http.users or http.tokens first"
                 " (`cbmir-node access`), as anybody who reaches the port could see every patient"
@@ -159,6 +182,30 @@ class HttpSettings(_Section):
         if (self.certificate is None) != (self.private_key is None):
             raise ValueError("certificate and private_key belong together")
         return self
+
+    @field_validator("names", "allowed_origins", mode="before")
+    @classmethod
+    def _from_text(cls, texts: object) -> object:
+        """Take ``node,node.example`` too: an environment variable holds no list."""
+        return _listed(texts)
+
+    @field_validator("names")
+    @classmethod
+    def _only_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+                raise ValueError(f"{name}: must be a host name, without scheme and port")
+        return names
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _only_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not re.fullmatch(r"https?://[a-z0-9._-]+(:\d+)?", origin):
+                raise ValueError(
+                    f"{origin}: must be scheme, host and port in lower case, as https://viewer"
+                )
+        return origins
 
     @field_validator("viewers")
     @classmethod
@@ -314,9 +361,7 @@ class SearchSettings(_Section):
     @classmethod
     def _from_text(cls, tags: object) -> object:
         """Take ``Modality,PatientSex`` too: an environment variable holds no list."""
-        if not isinstance(tags, str):
-            return tags
-        return tuple(tag.strip() for tag in tags.split(",") if tag.strip())
+        return _listed(tags)
 
 
 class WorkerSettings(_Section):
@@ -390,3 +435,8 @@ class Settings(_Section):
     def models_path(self) -> Path:
         """Folder of the installed ONNX files, each named by its SHA-256."""
         return self.data_dir / "models"
+
+    @property
+    def examples_path(self) -> Path:
+        """Folder of the files that were dropped as examples; emptied when the node starts."""
+        return self.data_dir / "examples"

@@ -19,6 +19,7 @@ from cbmir_node.answers.private_elements import (
     MAXIMUM_RESULTS,
     MINIMUM_AGE,
     MINIMUM_SIMILARITY,
+    NEGATIVE_EXAMPLE_UIDS,
     POSITIVE_EXAMPLE_UIDS,
     PREDICTED_CLASS,
     PRIVATE_CREATOR,
@@ -55,14 +56,15 @@ class PrivateRequest:
     ----------
     present : frozenset of PrivateElement
         Elements of the block that the request has, empty ones included.
-    positive_examples : tuple of str
-        Further example UIDs of the query's level.
+    positive_examples, negative_examples : tuple of str
+        Further example UIDs of the query's level, and what the answers should not look like.
     """
 
     present: frozenset[PrivateElement] = frozenset()
     maximum_results: int | None = None
     minimum_similarity: float = 0.0
     positive_examples: tuple[str, ...] = ()
+    negative_examples: tuple[str, ...] = ()
     minimum_age: float | None = None
     maximum_age: float | None = None
     method: Method | None = None
@@ -92,7 +94,8 @@ def read_private_request(identifier: Dataset) -> PrivateRequest:
         present=frozenset(values),
         maximum_results=None if results is None else int(results),
         minimum_similarity=_number(values, MINIMUM_SIMILARITY, 0, 1) or 0.0,
-        positive_examples=tuple(str(uid) for uid in values.get(POSITIVE_EXAMPLE_UIDS, []) if uid),
+        positive_examples=_uids(values, POSITIVE_EXAMPLE_UIDS),
+        negative_examples=_uids(values, NEGATIVE_EXAMPLE_UIDS),
         minimum_age=_number(values, MINIMUM_AGE, 0, 200),
         maximum_age=_number(values, MAXIMUM_AGE, 0, 200),
         method=_choice(values, RETRIEVAL_METHOD, METHOD_VALUES),
@@ -142,6 +145,12 @@ def _text(values: Mapping[PrivateElement, list[Any]], element: PrivateElement) -
     if len(texts) > 1:
         raise _wrong(element, "must be one value")
     return texts[0] if texts else None
+
+
+def _uids(values: Mapping[PrivateElement, list[Any]], element: PrivateElement) -> tuple[str, ...]:
+    """Return each of an element's UIDs once."""
+    texts = (str(uid).strip() for uid in values.get(element, []))
+    return tuple(dict.fromkeys(text for text in texts if text))
 
 
 def _texts(values: Mapping[PrivateElement, list[Any]], element: PrivateElement) -> list[str]:

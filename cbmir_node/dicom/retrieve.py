@@ -18,13 +18,13 @@ from pynetdicom.sop_class import (
     PatientRootQueryRetrieveInformationModelMove,
 )
 
+from cbmir_node.answers.encoding import ObjectEncoder
 from cbmir_node.archive.store import Archive
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.query.retrieval import StoredObject, stored_objects, stored_objects_of
 from cbmir_node.config import Settings
 from cbmir_node.dicom.association import AcceptedAssociation
 from cbmir_node.dicom.client.association import Peer
-from cbmir_node.dicom.client.encoding import ObjectEncoder
 from cbmir_node.dicom.client.send import send
 from cbmir_node.dicom.client.storage import Sent, StorageUser, is_open
 from cbmir_node.dicom.contexts import RELATIONAL_QUERIES

@@ -27,13 +27,13 @@ from cbmir_node.dicom.private_request import PrivateRequest, read_private_reques
 from cbmir_node.dicom.statuses import RefusedRequestError, Status
 from cbmir_node.errors import UnknownExampleError
 from cbmir_node.search.query import (
+    MAX_EXAMPLES,
     Example,
     SimilarityLevel,
     SimilarityQuery,
 )
 
 _EXAMPLE_KEYS = ("AccessionNumber", "PatientID")
-_MAX_EXAMPLES = 100
 
 
 def similar_matches(
@@ -67,10 +67,12 @@ def similar_matches(
     )
     keys = read_keys(identifier, levels, extra=SERIES_KEYS_OF_STUDY)
     private = read_private_request(identifier)
+    level = cast(SimilarityLevel, keys.level)
     ranking = search.answer(
         SimilarityQuery(
             examples=_examples(keys, private, catalog, search),
-            level=cast(SimilarityLevel, keys.level),
+            negative_examples=[Example(level, uid) for uid in private.negative_examples],
+            level=level,
             k=private.maximum_results,
             method=private.method,
             rerank=private.rerank,
@@ -122,7 +124,7 @@ def _studies_named_otherwise(
     if "IssuerOfPatientID" in keys.matching and "PatientID" in names:
         names["IssuerOfPatientID"] = keys.matching["IssuerOfPatientID"]
     if "AccessionNumber" in names:
-        found = find(catalog, "STUDY", names, [UNIQUE_KEY["STUDY"]], _MAX_EXAMPLES)
+        found = find(catalog, "STUDY", names, [UNIQUE_KEY["STUDY"]], MAX_EXAMPLES)
         uids = [match.values[UNIQUE_KEY["STUDY"]] for match in found]
     else:
         newest = search.newest_study(names)

@@ -25,6 +25,7 @@ from cbmir_node.evaluation.comparison import (
     with_intervals,
 )
 from cbmir_node.evaluation.embedding import OutputCache, distinct_names
+from cbmir_node.evaluation.feedback import simulate
 from cbmir_node.evaluation.items import Items
 from cbmir_node.evaluation.manifest import Manifest
 from cbmir_node.evaluation.protocols import Protocol, judged_classes, protocols
@@ -204,6 +205,7 @@ def _measured(
         radius=[c for source in own for c in radius_curves(source, asked[0], items)],
         saliency=saliency,
         windows=windows,
+        feedback=[f for source in sources for f in simulate(source, asked[0], items, judged)],
     )
     return Measured(evaluation, _sheet(rows, own[0], asked[0], items))
 

@@ -174,6 +174,38 @@ class WindowRow:
 
 
 @dataclass(frozen=True)
+class FeedbackRound:
+    """Plain and refined ranking of what is left after some answers were marked.
+
+    Attributes
+    ----------
+    round : int
+        0 before any mark.
+    marked : int
+        Answers that were marked so far, of each query.
+    queries : int
+        Those that still have something relevant to find.
+    plain, refined, gain : Interval
+        P@10 of findings, macro over classes, of both rankings, and their paired difference.
+    """
+
+    round: int
+    marked: int
+    queries: int
+    plain: Interval
+    refined: Interval
+    gain: Interval
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What marking answers brings to one system, round by round."""
+
+    name: str
+    rounds: list[FeedbackRound]
+
+
+@dataclass(frozen=True)
 class ModelEntry:
     """A model that took part."""
 
@@ -209,6 +241,7 @@ class Evaluation:
     radius: list[RadiusCurve]
     saliency: list[Saliency]
     windows: list[WindowRow]
+    feedback: list[Feedback]
 
     def to_json(self) -> str:
         """Return the content of ``evaluation.json``; figures that do not exist are null."""

@@ -48,6 +48,7 @@ def text_tables(evaluation: Evaluation) -> list[TextTable]:
         *_cutoff_tables(evaluation),
         _study_table(evaluation),
         _earlier_table(evaluation),
+        _feedback_table(evaluation),
         *model_tables(evaluation),
     ]
     return [table for table in tables if table is not None and table.rows]
@@ -176,6 +177,31 @@ def _earlier_table(evaluation: Evaluation) -> TextTable | None:
             for system in evaluation.systems
         ],
         "A network that has learned its training labels by heart looks better here than it is.",
+    )
+
+
+def _feedback_table(evaluation: Evaluation) -> TextTable:
+    return TextTable(
+        "Feedback",
+        "Marked answers: finding P@10 of what is left, protocol U",
+        ["system", "answers marked", "queries", "plain", "with the marks", "gain"],
+        [
+            [
+                feedback.name,
+                str(found.marked),
+                str(found.queries),
+                with_interval(found.plain),
+                *(
+                    [with_interval(found.refined), with_interval(found.gain, sign=True)]
+                    if found.round
+                    else [NOTHING, NOTHING]
+                ),
+            ]
+            for feedback in evaluation.feedback
+            for found in feedback.rounds
+        ],
+        "A simulated user marks the first 10 answers by their finding and asks again, twice. "
+        "Marked images and their patients are in neither ranking.",
     )
 
 

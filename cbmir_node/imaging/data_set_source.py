@@ -19,7 +19,7 @@ from cbmir_node.errors import PixelError
 from cbmir_node.imaging.element_encoding import Element, encoding_of
 
 PIXEL_DATA: Final = 0x7FE00010
-_VR_OF_PIXELS: Final = {0x7FE00008: "OF", 0x7FE00009: "OD", PIXEL_DATA: "OW"}
+VR_OF_PIXELS: Final = {0x7FE00008: "OF", 0x7FE00009: "OD", PIXEL_DATA: "OW"}
 _SEQUENCE_END: Final = 0xFFFEE0DD
 
 
@@ -48,9 +48,9 @@ class DataSetSource:
         headers: list[PixelHeader] = []
 
         def stop(tag: int, vr: str | None, length: int) -> bool:
-            if tag in _VR_OF_PIXELS:
-                headers.append(PixelHeader(tag, vr or _VR_OF_PIXELS[tag], length))
-            return tag in _VR_OF_PIXELS
+            if tag in VR_OF_PIXELS:
+                headers.append(PixelHeader(tag, vr or VR_OF_PIXELS[tag], length))
+            return tag in VR_OF_PIXELS
 
         elements = list(self._elements(stop))
         if not headers:

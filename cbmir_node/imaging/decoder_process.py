@@ -19,20 +19,21 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple, cast
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, Final, cast
 
 from cbmir_node.config import ImagingSettings
-from cbmir_node.errors import (
-    DecoderDiedError,
-    DecoderUnavailableError,
-    OutOfSpaceError,
-    PixelError,
+from cbmir_node.errors import CbmirError, DecoderDiedError, DecoderUnavailableError
+from cbmir_node.imaging.frame_values import frame_values
+from cbmir_node.imaging.image_files import secondary_capture
+from cbmir_node.imaging.network_frames import (
+    NetworkInputFrame,
+    network_input_frame,
+    network_input_frames,
 )
-from cbmir_node.imaging.network_input import Preprocessing, network_input
-from cbmir_node.imaging.pictures import Picture, iterate_pictures, pictures
+from cbmir_node.imaging.network_input import Preprocessing
+from cbmir_node.imaging.pictures import Picture, pictures
+from cbmir_node.imaging.rendering import FrameValues, Rendering, render
+from cbmir_node.imaging.single_frames import native_frame, stored_frame
 from cbmir_node.imaging.transcoding import transcode
 
 _START_TIMEOUT_S: Final = 120.0
@@ -44,20 +45,6 @@ _MIB: Final = 1 << 20
 _Job = tuple[Callable[..., Any], tuple[Any, ...]]
 _Answer = tuple[Exception | None, Any]
 _PROGRESS: Final = None  # comes before the answer, as often as there is any
-
-
-class NetworkInputFrame(NamedTuple):
-    """One frame, ready for the network.
-
-    Attributes
-    ----------
-    frame_number : int
-        From 1.
-    values : float32 [C, H, W]
-    """
-
-    frame_number: int
-    values: npt.NDArray[np.float32]
 
 
 class DecoderProcess:
@@ -90,7 +77,9 @@ class DecoderProcess:
     ) -> None:
         self.close()
 
-    def decode(self, path: Path, preprocessing: Preprocessing) -> list[NetworkInputFrame]:
+    def decode(
+        self, path: Path, preprocessing: Preprocessing, *, thumbnails: bool = False
+    ) -> list[NetworkInputFrame]:
         """Decode an object's chosen frames to network inputs.
 
         Raises
@@ -105,8 +94,17 @@ class DecoderProcess:
             No child can be started; the object is not to blame and may be tried later.
         """
         frames_per_instance = self._settings.frames_per_instance
-        frames = self._ask(_network_inputs, path, frames_per_instance, preprocessing)
+        frames = self._ask(
+            network_input_frames, path, frames_per_instance, preprocessing, thumbnails
+        )
         return cast(list[NetworkInputFrame], frames)
+
+    def decode_frame(
+        self, path: Path, frame_number: int, preprocessing: Preprocessing
+    ) -> NetworkInputFrame:
+        """Decode one frame to a network input; raises as `decode` and `render`."""
+        frame = self._ask(network_input_frame, path, frame_number, preprocessing)
+        return cast(NetworkInputFrame, frame)
 
     def pictures(self, path: Path) -> list[Picture]:
         """Decode an object's chosen frames to display pictures; raises as `decode` does."""
@@ -125,6 +123,28 @@ class DecoderProcess:
         Once `give_up` is True the child is killed: a `DecoderDiedError`.
         """
         self._ask(transcode, path, transfer_syntax, destination, max_bytes, give_up=give_up)
+
+    def render(self, path: Path, frame_number: int, rendering: Rendering) -> bytes:
+        """Render a frame, see `rendering.render`; raises as that and `decode`."""
+        return cast(bytes, self._ask(render, path, frame_number, rendering))
+
+    def values(self, path: Path, frame_number: int, longest_side: int) -> FrameValues:
+        """Return a frame's values, see `frame_values.frame_values`; raises as `render`."""
+        return cast(FrameValues, self._ask(frame_values, path, frame_number, longest_side))
+
+    def native_frame(self, path: Path, frame_number: int) -> bytes:
+        """Return a frame's uncompressed pixels, see `single_frames.native_frame`."""
+        return cast(bytes, self._ask(native_frame, path, frame_number))
+
+    def stored_frame(self, path: Path, frame_number: int) -> bytes:
+        """Return a compressed frame as it is, see `single_frames.stored_frame`."""
+        return cast(bytes, self._ask(stored_frame, path, frame_number))
+
+    def secondary_capture(
+        self, picture: Path, modality: str, destination: Path, name: str = ""
+    ) -> None:
+        """Make a DICOM object of a picture, see `image_files.secondary_capture`; raises as both."""
+        self._ask(secondary_capture, picture, modality, destination, name)
 
     def _ask(
         self,
@@ -270,19 +290,10 @@ def _answer(job: _Job, memory_mib: int, progress: Callable[[], None]) -> _Answer
         arguments = (*arguments, progress)
     try:
         return None, function(*arguments)
-    except (PixelError, OutOfSpaceError, OSError) as error:
+    except (CbmirError, OSError) as error:
         return error, None
     except MemoryError:
         return DecoderDiedError(f"decoding needed more than {memory_mib} MiB"), None
-
-
-def _network_inputs(
-    path: Path, frames_per_instance: int, preprocessing: Preprocessing
-) -> list[NetworkInputFrame]:
-    return [
-        NetworkInputFrame(picture.frame_number, network_input(picture.pixels, preprocessing))
-        for picture in iterate_pictures(path, frames_per_instance)
-    ]
 
 
 def _limit_memory(memory_mib: int) -> None:

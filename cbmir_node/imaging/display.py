@@ -6,7 +6,8 @@ transform, values of interest, presentation. See ``docs/pixels.md`` for the rule
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,12 @@ from cbmir_node.imaging.decoders import StoredFrame
 from cbmir_node.imaging.elements import frame_macro, item, number
 from cbmir_node.imaging.image_pixel import GREY, PALETTE, ImagePixel
 from cbmir_node.imaging.lookup_tables import LookupTable, palette_picture, read_lookup_table
-from cbmir_node.imaging.windows import Floats, default_windows, stated_window
+from cbmir_node.imaging.windows import Floats, Window, default_windows, stated_window
 
 Picture8 = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
+Transform = Window | LookupTable
+"""From modality values to brightness, 0 (black) … 1 (white)."""
 
 
 def display_picture(
@@ -71,25 +74,54 @@ def rgb_of_ybr(values: Picture8) -> Picture8:
     return np.asarray(Image.merge("YCbCr", planes).convert("RGB"))
 
 
-def _grey_picture(frame: StoredFrame, dataset: Dataset, image: ImagePixel, index: int) -> Picture8:
+@dataclass(frozen=True)
+class GreyValues:
+    """A grey frame after the modality transform.
+
+    Attributes
+    ----------
+    inputs : float [H, W]
+        Modality values; where they are not `valid`, one that is there anyway.
+    valid : bool [H, W]
+        False for padding, NaN and infinities; True somewhere.
+    rescale : Dataset or None
+        What holds the Rescale Slope and Intercept that were applied.
+    """
+
+    inputs: Floats
+    valid: Mask
+    rescale: Dataset | None
+
+    def picture(self, brightness: Floats, *, inverted: bool) -> Picture8:
+        """Return the picture that a transform's output for the `inputs` is, padding black."""
+        if inverted:
+            brightness = 1 - brightness
+        if not self.valid.all():
+            brightness[~self.valid] = 0
+        return (brightness * 255 + 0.5).astype(np.uint8)
+
+
+def grey_values(frame: StoredFrame, dataset: Dataset, index: int) -> GreyValues | None:
+    """Return a grey frame's modality values, or None where nothing is valid."""
     inputs, rescale = _modality_values(frame.values, dataset, index)
     valid = np.isfinite(inputs)
     padding = padding_mask(frame.values, dataset)
     if padding is not None:
         valid &= ~padding
     if not valid.any():
-        return np.zeros(inputs.shape, np.uint8)
-    some_invalid = not valid.all()
-    if some_invalid:  # give them a value that is there anyway, so that they stand out in nothing
+        return None
+    if not valid.all():  # give them a value that is there anyway, so that they stand out in nothing
         inputs[~valid] = inputs.flat[valid.argmax()]
-    brightness = _values_of_interest(inputs, valid, dataset, rescale, image, index)
-    if brightness is None:
-        return np.zeros(inputs.shape, np.uint8)
-    if image.photometric_interpretation == "MONOCHROME1":
-        brightness = 1 - brightness
-    if some_invalid:
-        brightness[~valid] = 0
-    return (brightness * 255 + 0.5).astype(np.uint8)
+    return GreyValues(inputs, valid, rescale)
+
+
+def _grey_picture(frame: StoredFrame, dataset: Dataset, image: ImagePixel, index: int) -> Picture8:
+    grey = grey_values(frame, dataset, index)
+    chosen = None if grey is None else values_of_interest(grey, dataset, image, index)
+    if grey is None or chosen is None:
+        return np.zeros(frame.values.shape, np.uint8)
+    _, brightness = chosen
+    return grey.picture(brightness, inverted=image.is_inverted)
 
 
 def _modality_values(
@@ -116,43 +148,34 @@ def _modality_values(
     return inputs, source
 
 
-def _values_of_interest(
-    inputs: Floats,
-    valid: Mask,
-    dataset: Dataset,
-    rescale: Dataset | None,
-    image: ImagePixel,
-    index: int,
-) -> Floats | None:
-    """Apply VOI LUT, stated window or a default window; None where all pixels are equal.
+def values_of_interest(
+    grey: GreyValues, dataset: Dataset, image: ImagePixel, index: int
+) -> tuple[Transform, Floats] | None:
+    """Choose VOI LUT, stated window or a default window; None where all pixels are equal.
+
+    Its output comes with it: brightness, 0 (black) … 1 (white).
 
     A LUT or window that leaves the frame without any contrast does not belong to it (it was
     written for other units, say) and gives way to the next.
     """
-    for transform in _transforms(inputs, valid, dataset, rescale, image, index):
-        brightness = transform(inputs)
+    for transform in _transforms(grey, dataset, image, index):
+        brightness = transform.brightness(grey.inputs)
         if brightness.min() < brightness.max():
-            return brightness
+            return transform, brightness
     return None
 
 
 def _transforms(
-    inputs: Floats,
-    valid: Mask,
-    dataset: Dataset,
-    rescale: Dataset | None,
-    image: ImagePixel,
-    index: int,
-) -> Iterator[Callable[[Floats], Floats]]:
+    grey: GreyValues, dataset: Dataset, image: ImagePixel, index: int
+) -> Iterator[Transform]:
     source = frame_macro(dataset, index, "FrameVOILUTSequence") or dataset
-    table = _table(item(source, "VOILUTSequence"), dataset, inputs)
+    table = _table(item(source, "VOILUTSequence"), dataset, grey.inputs)
     if table is not None:
-        yield table.brightness
+        yield table
     window = stated_window(source, is_float=image.is_float)
     if window is not None:
-        yield window.apply
-    for default in default_windows(inputs[valid], dataset, rescale, image):
-        yield default.apply
+        yield window
+    yield from default_windows(grey.inputs[grey.valid], dataset, grey.rescale, image)
 
 
 def _table(

@@ -43,6 +43,11 @@ class ImagePixel:
     is_float: bool
 
     @property
+    def is_inverted(self) -> bool:
+        """Whether small values are bright."""
+        return self.photometric_interpretation == "MONOCHROME1"
+
+    @property
     def frame_bits(self) -> int:
         """Size of one uncompressed frame, bits; YBR_FULL_422 shares its chroma (C.7.6.3.1.2)."""
         bits = self.rows * self.columns * self.samples_per_pixel * self.bits_allocated

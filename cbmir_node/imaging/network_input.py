@@ -97,14 +97,29 @@ def network_input(picture: npt.NDArray[np.uint8], preprocessing: Preprocessing) 
     return np.ascontiguousarray(((values - mean) / std).transpose(2, 0, 1))
 
 
-def _resize(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    """Resize with an area-aware filter: Pillow widens the kernel when it shrinks a picture."""
+def placement(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int, int, int]:
+    """Return left, top, width and height of a picture within its network input.
+
+    Parameters
+    ----------
+    size : tuple of (int, int)
+        Width and height of the picture.
+    preprocessing : Preprocessing
+    """
     target = (preprocessing.width, preprocessing.height)
     if preprocessing.resize == "stretch":
-        return image.resize(target, Image.Resampling.BILINEAR)
-    scale = min(target[0] / image.width, target[1] / image.height)
-    inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    canvas = Image.new(image.mode, target)
-    offset = ((target[0] - inner[0]) // 2, (target[1] - inner[1]) // 2)
-    canvas.paste(image.resize(inner, Image.Resampling.BILINEAR), offset)
+        return (0, 0, *target)
+    scale = min(target[0] / size[0], target[1] / size[1])
+    width, height = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    return (target[0] - width) // 2, (target[1] - height) // 2, width, height
+
+
+def _resize(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    """Resize with an area-aware filter: Pillow widens the kernel when it shrinks a picture."""
+    left, top, *inner = placement(image.size, preprocessing)
+    resized = image.resize((inner[0], inner[1]), Image.Resampling.BILINEAR)
+    if preprocessing.resize == "stretch":
+        return resized
+    canvas = Image.new(image.mode, (preprocessing.width, preprocessing.height))
+    canvas.paste(resized, (left, top))
     return canvas

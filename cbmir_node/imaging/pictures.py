@@ -5,7 +5,6 @@ Pixels come from strangers: outside of tests call it through `DecoderProcess`.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cbmir_node.errors import PixelError
 from cbmir_node.imaging.display import display_picture
 from cbmir_node.imaging.frames import chosen_frames
+from cbmir_node.imaging.opened_frames import as_pixel_error, damage_as_pixel_error
 from cbmir_node.imaging.pixel_source import open_pixels
-
-_LONGEST_REASON = 200
 
 
 @dataclass(frozen=True)
@@ -59,18 +56,10 @@ def pictures(path: Path, frames_per_instance: int) -> list[Picture]:
 
 def iterate_pictures(path: Path, frames_per_instance: int) -> Iterator[Picture]:
     """Yield what `pictures` returns, one frame in memory at a time."""
-    with warnings.catch_warnings():
-        # pydicom warns of every irregularity; what matters of them ends in an error here.
-        warnings.simplefilter("ignore")
-        try:
-            with open_pixels(path) as source:
-                for index in chosen_frames(source.image.number_of_frames, frames_per_instance):
-                    pixels = display_picture(
-                        source.frame(index), source.dataset, source.image, index
-                    )
-                    yield Picture(index + 1, pixels)
-        except (PixelError, MemoryError):
-            raise
-        except Exception as error:  # pydicom and the codecs raise almost any class on bad input
-            reason = f"{type(error).__name__}: {error}"
-            raise PixelError(reason[:_LONGEST_REASON]) from error
+    try:
+        with damage_as_pixel_error(), open_pixels(path) as source:
+            for index in chosen_frames(source.image.number_of_frames, frames_per_instance):
+                pixels = display_picture(source.frame(index), source.dataset, source.image, index)
+                yield Picture(index + 1, pixels)
+    except OSError as error:
+        raise as_pixel_error(error) from error

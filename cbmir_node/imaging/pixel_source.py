@@ -16,10 +16,11 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames, get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 from cbmir_node.errors import PixelError
 from cbmir_node.imaging.decoders import RLE_LOSSLESS, StoredFrame, decode_frame
+from cbmir_node.imaging.element_encoding import byte_swapped
 from cbmir_node.imaging.image_pixel import ImagePixel, read_image_pixel
 from cbmir_node.imaging.non_pictures import refuse_missing_pixels, refuse_non_pictures
 
@@ -58,6 +59,32 @@ class PixelSource:
     image: ImagePixel
     _element: _PixelElement
 
+    @property
+    def transfer_syntax(self) -> str:
+        """In which the file is."""
+        return str(self._element.transfer_syntax)
+
+    def cells(self, index: int) -> bytes:
+        """Return the bytes of the native frame at `index`, as they are, in Little Endian.
+
+        Frames must fill whole bytes (`ImagePixel.frame_bits`).
+        """
+        size = self.image.frame_bits // 8
+        self._element.value.seek(self._element.position + index * size)
+        cells = self._element.value.read(size)
+        swap = self._element.transfer_syntax == ExplicitVRBigEndian
+        return byte_swapped(cells, self._element.vr) if swap else cells
+
+    def codestream(self, index: int) -> bytes:
+        """Return all fragments of the encapsulated frame at `index`."""
+        self._element.value.seek(self._element.position)
+        return get_frame(
+            self._element.value,
+            index,
+            number_of_frames=self.image.number_of_frames,
+            extended_offsets=self._extended_offsets(),
+        )
+
     def frame(self, index: int) -> StoredFrame:
         """Decode the frame at `index`, from 0.
 
@@ -74,13 +101,7 @@ class PixelSource:
             return self._native_frame(index)
         if syntax == RLE_LOSSLESS:
             return self._native_frame(index, decoding_plugin="pydicom")
-        codestream = get_frame(
-            self._element.value,
-            index,
-            number_of_frames=self.image.number_of_frames,
-            extended_offsets=self._extended_offsets(),
-        )
-        return decode_frame(codestream, syntax, self.image)
+        return decode_frame(self.codestream(index), syntax, self.image)
 
     def frames(self) -> Iterator[StoredFrame]:
         """Decode all frames in order; raises as `frame` does.

@@ -171,7 +171,7 @@ class _Transcoding:
             if image.bits_allocated == 1 and self._syntax == RLE_LOSSLESS:
                 raise PixelError("RLE of one-bit pixels has no decoder")
             size = self._size(image)
-            frames = (self._as_sent(frame, image) for frame in pixels.frames())
+            frames = (as_sent(frame, image, self._syntax) for frame in pixels.frames())
             first = next(frames)
             self._describe(elements, first.photometric_interpretation, image)
             self._writer.write(elements.values())
@@ -214,16 +214,29 @@ class _Transcoding:
                 f"{size} bytes of pixels are more than the {self._max_bytes} there is room for"
             )
 
-    def _as_sent(self, frame: StoredFrame, image: ImagePixel) -> StoredFrame:
-        """Undo what lossy compression does to values and colours."""
-        if self._syntax not in _LOSSY_METHODS:
-            return frame
-        half = 1 << image.bits_stored - 1
-        lowest = -half if image.pixel_representation else 0
-        values = np.clip(frame.values, lowest, lowest + 2 * half - 1)
-        if frame.photometric_interpretation == "YBR_FULL" and values.dtype == np.uint8:
-            return StoredFrame(rgb_of_ybr(values), "RGB")
-        return replace(frame, values=values)
+
+def as_sent(frame: StoredFrame, image: ImagePixel, transfer_syntax: str) -> StoredFrame:
+    """Undo what lossy compression in `transfer_syntax` does to values and colours."""
+    if transfer_syntax not in _LOSSY_METHODS:
+        return frame
+    half = 1 << image.bits_stored - 1
+    lowest = -half if image.pixel_representation else 0
+    values = np.clip(frame.values, lowest, lowest + 2 * half - 1)
+    if frame.photometric_interpretation == "YBR_FULL" and values.dtype == np.uint8:
+        return StoredFrame(rgb_of_ybr(values), "RGB")
+    return replace(frame, values=values)
+
+
+def photometric_as_sent(photometric_interpretation: str, transfer_syntax: str) -> str:
+    """Return the Photometric Interpretation of an object's pixels once they are decompressed.
+
+    What the header of a compressed object says is enough here: where its codestream disagrees,
+    the outcome is the same.
+    """
+    colour = photometric_interpretation.startswith("YBR")
+    if photometric_interpretation in ("YBR_RCT", "YBR_ICT"):
+        return "RGB"
+    return "RGB" if colour and transfer_syntax in _LOSSY_METHODS else photometric_interpretation
 
 
 def _set(elements: dict[int, Element], tag: int, value: str | int) -> None:

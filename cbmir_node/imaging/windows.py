@@ -39,7 +39,7 @@ class Window:
     width: float
     function: Function = "LINEAR"
 
-    def apply(self, inputs: Floats) -> Floats:
+    def brightness(self, inputs: Floats) -> Floats:
         """Map modality values to 0 (black) … 1 (white), by the formulas of C.11.2.1.2 and .3."""
         if self.function == "SIGMOID":
             exponent = np.clip(-4 * (inputs - self.center) / self.width, -80, 80)
@@ -47,12 +47,12 @@ class Window:
         center, width = self.center, self.width
         if self.function == "LINEAR":
             center, width = center - 0.5, width - 1
-        brightness: Floats = inputs - center
+        scaled: Floats = inputs - center
         if width <= 0:  # LINEAR of width 1 is a threshold
-            return (brightness > 0).astype(inputs.dtype)
-        brightness /= width
-        brightness += 0.5
-        return np.asarray(np.clip(brightness, 0, 1, out=brightness))
+            return (scaled > 0).astype(inputs.dtype)
+        scaled /= width
+        scaled += 0.5
+        return np.asarray(np.clip(scaled, 0, 1, out=scaled))
 
 
 CT_DEFAULT: Final = Window(40, 400)

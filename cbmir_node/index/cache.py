@@ -11,6 +11,7 @@ import logging
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from cbmir_node.errors import SnapshotError
 from cbmir_node.index import exact
 from cbmir_node.index.base_and_tail import BaseAndTail
 from cbmir_node.index.comparison import Disagreement, compare
-from cbmir_node.index.faiss_gpu import Device, flat_index
+from cbmir_node.index.faiss_gpu import Device, GpuFlatIndex, flat_index
 from cbmir_node.index.hamming import HammingIndex
 from cbmir_node.index.protocol import BoolArray, Int64Array, Neighbours, VectorArray
 from cbmir_node.index.rows import Rows
@@ -140,6 +141,11 @@ class SpaceCache:
 
     def __len__(self) -> int:
         return len(self._followed.index)
+
+    @property
+    def device(self) -> Literal["gpu", "cpu"]:
+        """What searches run on."""
+        return "gpu" if isinstance(self._followed.index, GpuFlatIndex) else "cpu"
 
     def snapshot_if_due(self, rows: int) -> bool:
         """Write a snapshot without tombstones when enough has changed, and go on from it.

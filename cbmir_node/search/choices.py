@@ -8,7 +8,14 @@ from cbmir_node.catalog.models import InstalledModel
 from cbmir_node.catalog.vectors.rows import EMBEDDING
 from cbmir_node.config import SearchSettings
 from cbmir_node.errors import QueryError
-from cbmir_node.search.query import METHODS, SAME_TAGS, Choices, Method, SimilarityQuery
+from cbmir_node.search.query import (
+    MAX_EXAMPLES,
+    METHODS,
+    SAME_TAGS,
+    Choices,
+    Method,
+    SimilarityQuery,
+)
 
 _CLASSES_NAMED = 5
 
@@ -19,8 +26,10 @@ def choose(query: SimilarityQuery, settings: SearchSettings, model: InstalledMod
     Raises
     ------
     QueryError
-        A method, space, tag or number is not usable, or the model lacks what it takes.
+        A method, space, tag or number is not usable, the model lacks what it takes, or there are
+        too many examples or one is both wanted and unwanted.
     """
+    _check_examples(query)
     k = settings.results if query.k is None else query.k
     if k < 1:
         raise QueryError("the number of results must be at least 1", "k")
@@ -67,6 +76,22 @@ def missing(model: InstalledModel, method: Method, space: str) -> QueryError | N
         problem = f"choose from {known}: the model in use has no vector space {space!r}"
         return QueryError(problem, "space")
     return None
+
+
+def _check_examples(query: SimilarityQuery) -> None:
+    """Refuse more examples than a query may cost, and those that contradict each other."""
+    for field, examples in (
+        ("examples", query.examples),
+        ("negative_examples", query.negative_examples),
+    ):
+        if len(examples) > MAX_EXAMPLES:
+            kind = field.replace("_", " ")
+            raise QueryError(f"name at most {MAX_EXAMPLES} {kind}, not {len(examples)}", field)
+    positive = {(one.level, one.uid) for one in query.examples if one.vectors is None}
+    for one in query.negative_examples:
+        if one.vectors is None and (one.level, one.uid) in positive:
+            problem = f"leave one out: {one.uid} is positive and negative example"
+            raise QueryError(problem, "negative_examples")
 
 
 def _check_classes(name: str | None, labels: tuple[str, ...] | None, *, by_class: bool) -> None:

@@ -15,13 +15,15 @@ from cbmir_node.search.query import Example, Float32Array, SameTag, SimilarityLe
 from cbmir_node.search.ranking import spread
 
 EXAMPLE_IMAGES = 64
-"""Images that stand for one example, evenly spread over it."""
+"""Images that stand for one example, evenly spread over it, where there are few examples."""
+IMAGES_OF_ALL_EXAMPLES = 1024
+"""Images that stand for all examples of a query together: bounds what they cost."""
 IMAGES_PER_SERIES = 32
 """Images of one series that take part in a comparison, evenly spread over it."""
 IMAGES_PER_GROUP = 512
 """Images of one candidate that take part, evenly spread over its series."""
 
-_OWNERS: tuple[Group, ...] = ("study", "patient")
+_OWNERS: tuple[Group, ...] = ("instance", "series", "study", "patient")
 
 GROUP_OF_LEVEL: dict[SimilarityLevel, Group] = {
     "STUDY": "study",
@@ -39,10 +41,11 @@ class ResolvedExample:
     near, final : float32 [M, D] or uint8 [M, B / 8]
         Vectors or codes of the images that stand for it: those the index looks for, and those
         that the answers are ranked by.
-    own : mapping of {"study", "patient"} to list of int
-        Rows of its study and patient; empty for a file whose study or patient the node lacks.
-    series : list of int
-        Rows of the series its images are in; none for a file.
+    group : {"study", "series", "instance"}
+        What it is; for a file its study, of whose other images the node may know.
+    own : mapping of {"instance", "series", "study", "patient"} to list of int
+        Rows of what it is, is in, and consists of. Of a file study and patient, empty where the
+        node lacks them.
     images : list of int
         Rows of the vectors that stand for it; none for a file.
     file : Example or None
@@ -51,8 +54,8 @@ class ResolvedExample:
 
     near: VectorArray
     final: VectorArray
+    group: Group
     own: Mapping[Group, list[int]]
-    series: Sequence[int] = ()
     images: Sequence[int] = ()
     file: Example | None = None
 
@@ -66,19 +69,48 @@ class ResolvedExample:
     def tag_values(self, tag: SameTag, lookup: VectorLookup) -> set[str]:
         """Return the values of a tag that its images have, as far as they have one."""
         if self.file is None:
-            return lookup.tag_values(tag, self.series)
+            return lookup.tag_values(tag, self.own["series"])
         value = self.file.tags.get(tag)
         return {value} if value else set()
 
     def ages(self, lookup: VectorLookup) -> set[float]:
         """Return the patient's age, years, if known."""
         if self.file is None:
-            return lookup.ages(self.series)
+            return lookup.ages(self.own["series"])
         return set() if self.file.age_years is None else {self.file.age_years}
 
+    def named(self, level: SimilarityLevel) -> tuple[Group, list[int]]:
+        """Return what a judgement of it is about among results of a level, and its rows.
 
-def resolve(example: Example, near: Comparison, final: Comparison) -> ResolvedExample:
+        That is what it is, or the wider result that it is in: of an image among studies its study.
+        """
+        group = max(self.group, GROUP_OF_LEVEL[level], key=_OWNERS.index)
+        return group, self.own[group]
+
+
+def images_of_each(examples: int) -> int:
+    """Return how many images may stand for each of a number of examples."""
+    return min(EXAMPLE_IMAGES, max(1, IMAGES_OF_ALL_EXAMPLES // max(1, examples)))
+
+
+def resolve(
+    example: Example,
+    near: Comparison,
+    final: Comparison,
+    images: int = EXAMPLE_IMAGES,
+    field: str = "",
+) -> ResolvedExample:
     """Find an example's vectors.
+
+    Parameters
+    ----------
+    example : Example
+    near, final : Comparison
+        What finds near images, and what ranks.
+    images : int
+        How many may stand for it at most.
+    field : str
+        Where the query names it, for errors.
 
     Raises
     ------
@@ -93,30 +125,34 @@ def resolve(example: Example, near: Comparison, final: Comparison) -> ResolvedEx
             "study": lookup.rows_of("study", example.study_instance_uid),
             "patient": lookup.rows_of("patient", example.patient_identity),
         }
-        vectors, ranked = (one.of_file(example)[:EXAMPLE_IMAGES] for one in (near, final))
-        return ResolvedExample(vectors, ranked, own, file=example)
+        vectors, ranked = (one.of_file(example)[:images] for one in (near, final))
+        return ResolvedExample(vectors, ranked, "study", own, file=example)
     group = GROUP_OF_LEVEL[example.level]
     rows = lookup.rows_of(group, example.uid)
     if not rows:
-        raise UnknownExampleError(f"the node has no {group} {example.uid}")
-    places = _searched(near, example, rows)
-    ranked_places = places if final is near else _searched(final, example, rows)
+        raise UnknownExampleError(f"the node has no {group} {example.uid}", field)
+    places = _searched(near, example, rows, field)
+    ranked_places = places if final is near else _searched(final, example, rows, field)
     if not len(places) or not len(ranked_places):
         raise NotEmbeddedError(
             f"{group} {example.uid} has no vector: it is pending, failed, without pixels, "
-            "or skipped in a long series; 'cbmir-node status --failures' says which"
+            "or skipped in a long series; 'cbmir-node status --failures' says which",
+            field,
         )
-    images = _evenly(places, group)
+    chosen = _evenly(places, group, images)
+    own = {owner: np.unique(places.group(owner)).tolist() for owner in _OWNERS}
+    if group == "instance":
+        own[group] = rows  # an image that others stand for is none of these others
     return ResolvedExample(
-        near=near.cache.vectors(images),
-        final=final.cache.vectors(_evenly(ranked_places, group)),
-        own={owner: np.unique(places.group(owner)).tolist() for owner in _OWNERS},
-        series=np.unique(places.series).tolist(),
-        images=images.tolist(),
+        near=near.cache.vectors(chosen),
+        final=final.cache.vectors(_evenly(ranked_places, group, images)),
+        group=group,
+        own=own,
+        images=chosen.tolist(),
     )
 
 
-def _searched(comparison: Comparison, example: Example, rows: list[int]) -> Places:
+def _searched(comparison: Comparison, example: Example, rows: list[int], field: str) -> Places:
     """Return the places of an example's vectors, but for damaged ones, which are in no index."""
     group = GROUP_OF_LEVEL[example.level]
     places = comparison.lookup.in_groups(group, rows)
@@ -126,15 +162,16 @@ def _searched(comparison: Comparison, example: Example, rows: list[int]) -> Plac
     if len(places) and not len(usable):
         raise NotEmbeddedError(
             f"run 'cbmir-node verify --repair': the {comparison.method} index holds no vector of "
-            f"{group} {example.uid}"
+            f"{group} {example.uid}",
+            field,
         )
     return usable
 
 
-def _evenly(places: Places, group: Group) -> Int64Array:
+def _evenly(places: Places, group: Group, images: int) -> Int64Array:
     """Return the vectors of the images that stand for an example."""
     chosen = standing_for(places, group)
-    return chosen.vector[spread(np.zeros(len(chosen), dtype=np.int64), EXAMPLE_IMAGES)]
+    return chosen.vector[spread(np.zeros(len(chosen), dtype=np.int64), images)]
 
 
 def standing_for(places: Places, group: Group) -> Places:

@@ -1,11 +1,12 @@
 """One similarity query: examples → near images → candidate groups → ranking.
 
-Two stages. The index finds the images nearest to the examples' images; then the studies (series,
-images) these belong to are compared with each example as a whole, exactly.
+Two stages. The index finds the images nearest to the positive examples' images; then the studies
+(series, images) these belong to are compared with each example as a whole, exactly.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +18,14 @@ from cbmir_node.search.comparison import Comparison
 from cbmir_node.search.examples import (
     GROUP_OF_LEVEL,
     ResolvedExample,
+    images_of_each,
     nearest_groups,
     resolve,
     standing_for,
 )
-from cbmir_node.search.query import Choices, SimilarityQuery, SimilarMatch
-from cbmir_node.search.ranking import rank, score_groups
+from cbmir_node.search.feedback import fused_similarity
+from cbmir_node.search.query import Choices, Example, SimilarityQuery, SimilarMatch
+from cbmir_node.search.ranking import GroupScores, rank, score_groups
 from cbmir_node.search.restrictions import candidate_conditions
 
 _NEIGHBOURS_AT_ONCE = 65_536
@@ -32,7 +35,7 @@ _NEIGHBOURS_AT_ONCE = 65_536
 _REACH = 3
 _RERANK_REACH = 10
 """Groups found by the index, as a multiple of the answers wanted: the ranking may turn them round,
-and all the more where it compares other vectors than the index did."""
+and all the more where it compares other vectors than the index did, or negative examples too."""
 
 _FEWEST = 10
 """Answers for which there is always reach."""
@@ -58,42 +61,66 @@ class Pipeline:
 
     def run(self) -> list[SimilarMatch]:
         """Return the ranking, best first."""
-        examples = [resolve(example, self.near, self.final) for example in self.query.examples]
-        candidates = self._candidates(examples)
-        return self._ranked(examples, candidates) if len(candidates) else []
+        examples = self._resolved(self.query.examples)
+        negative = self._resolved(self.query.negative_examples, "negative_examples")
+        candidates = self._candidates(examples, negative)
+        return self._ranked(examples, negative, candidates) if len(candidates) else []
+
+    def _resolved(self, examples: Sequence[Example], field: str = "") -> list[ResolvedExample]:
+        """Find the vectors of the examples that a field of the query names."""
+        images = images_of_each(len(self.query.examples) + len(self.query.negative_examples))
+        return [resolve(one, self.near, self.final, images, field) for one in examples]
 
     def _filters(
-        self, examples: list[ResolvedExample], wanted: CandidateConditions, lookup: VectorLookup
+        self,
+        examples: list[ResolvedExample],
+        negative: list[ResolvedExample],
+        wanted: CandidateConditions,
+        lookup: VectorLookup,
     ) -> tuple[Int64Array | None, Int64Array]:
         """Return the vectors that may be candidates, ``None`` for all, and those that may not."""
-        excluded = self._excluded(examples, lookup)
+        excluded = self._excluded(examples, negative, lookup)
         if not wanted.restrict:
             return None, excluded
         return np.setdiff1d(lookup.matching(wanted), excluded), excluded
 
-    def _excluded(self, examples: list[ResolvedExample], lookup: VectorLookup) -> Int64Array:
-        """Return the vectors of the examples' own studies and, unless wished for, patients."""
+    def _excluded(
+        self,
+        examples: list[ResolvedExample],
+        negative: list[ResolvedExample],
+        lookup: VectorLookup,
+    ) -> Int64Array:
+        """Return the vectors that are no candidates.
+
+        Those of the examples' own studies and, unless wished for, patients; of negative examples
+        what they name and no more: another series of the study may be what is looked for.
+        """
         groups: list[Group] = ["study"]
         if self.choices.exclude_same_patient:
             groups.append("patient")
-        own = [
-            lookup.in_groups(group, [row for one in examples for row in one.own[group]]).vector
-            for group in groups
-        ]
+        left_out: dict[Group, list[int]] = {
+            group: [row for one in examples for row in one.own[group]] for group in groups
+        }
+        for one in negative:
+            group, rows = one.named(self.query.level)
+            left_out.setdefault(group, []).extend(rows)
+        own = [lookup.in_groups(group, rows).vector for group, rows in left_out.items()]
         return np.unique(np.concatenate(own))
 
-    def _candidates(self, examples: list[ResolvedExample]) -> Places:
+    def _candidates(
+        self, examples: list[ResolvedExample], negative: list[ResolvedExample]
+    ) -> Places:
         """Return the images to compare with: those of few groups all, else of the nearest."""
         near, final = self.near.lookup, self.final.lookup
         wanted = candidate_conditions(self.query, self.choices, examples, near)
-        allowed, excluded = self._filters(examples, wanted, near)
+        allowed, excluded = self._filters(examples, negative, wanted, near)
         group = GROUP_OF_LEVEL[self.query.level]
         groups = self._few_groups(allowed, group)
         if groups is None:
             vectors = np.concatenate([example.near for example in examples])
             groups = self._near_groups(vectors, allowed, excluded, group)
         if final is not near:  # another vector space has other rows
-            allowed, excluded = self._filters(examples, wanted, final)
+            allowed, excluded = self._filters(examples, negative, wanted, final)
         members = final.in_groups(group, groups.tolist())
         if allowed is not None:
             members = members.take(np.isin(members.vector, allowed))
@@ -105,7 +132,8 @@ class Pipeline:
     @property
     def _enough(self) -> int:
         """Number of groups to rank, more than are wanted."""
-        return (_RERANK_REACH if self.choices.rerank else _REACH) * max(self.choices.k, _FEWEST)
+        far = self.choices.rerank or self.query.negative_examples
+        return (_RERANK_REACH if far else _REACH) * max(self.choices.k, _FEWEST)
 
     def _few_groups(self, allowed: Int64Array | None, group: Group) -> Int64Array | None:
         """Return all groups where they are so few that finding the nearest saves nothing."""
@@ -143,11 +171,11 @@ class Pipeline:
             excluded = np.union1d(excluded, lookup.in_groups(group, groups.tolist()).vector)
         return np.asarray(found[: 2 * self._enough], dtype=np.int64)
 
-    def _ranked(self, examples: list[ResolvedExample], candidates: Places) -> list[SimilarMatch]:
-        """Score every candidate group against every example and order them by the mean."""
-        vectors = self.final.cache.vectors(candidates.vector)
-        groups = candidates.group(GROUP_OF_LEVEL[self.query.level])
-        scores = [
+    def _scored(
+        self, examples: list[ResolvedExample], vectors: VectorArray, groups: Int64Array
+    ) -> list[GroupScores]:
+        """Score every candidate group against every example."""
+        return [
             score_groups(
                 self.final.pairwise(example.final, vectors),
                 groups,
@@ -155,7 +183,21 @@ class Pipeline:
             )
             for example in examples
         ]
-        similarity = np.mean([score.similarity for score in scores], axis=0)
+
+    def _ranked(
+        self,
+        examples: list[ResolvedExample],
+        negative: list[ResolvedExample],
+        candidates: Places,
+    ) -> list[SimilarMatch]:
+        """Order the candidate groups by their similarity to all examples."""
+        vectors = self.final.cache.vectors(candidates.vector)
+        groups = candidates.group(GROUP_OF_LEVEL[self.query.level])
+        scores = self._scored(examples, vectors, groups)
+        similarity = fused_similarity(
+            [score.similarity for score in scores],
+            [score.similarity for score in self._scored(negative, vectors, groups)],
+        )
         rows = scores[0].groups
         closest = np.argmax([score.best_similarity for score in scores], axis=0)
         best = candidates.vector[

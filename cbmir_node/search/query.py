@@ -15,6 +15,8 @@ SameTag = Literal["Modality", "BodyPartExamined", "PatientSex", "PatientAge"]
 SAME_TAGS: tuple[SameTag, ...] = ("Modality", "BodyPartExamined", "PatientSex", "PatientAge")
 """Tags in which candidates may be asked to be like the example."""
 SimilarityLevel = Literal["STUDY", "SERIES", "IMAGE"]
+MAX_EXAMPLES = 100
+"""Positive examples of a query, and negative ones."""
 
 Float32Array = npt.NDArray[np.float32]
 UInt8Array = npt.NDArray[np.uint8]
@@ -71,11 +73,13 @@ class SimilarityQuery:
     Attributes
     ----------
     examples : sequence of Example
-        At least one; with several, a candidate's similarity is the mean over them.
-    negative_examples : sequence of Example
-        What the answers should not look like (relevance feedback); their studies are left out.
+        At least one and at most `MAX_EXAMPLES`; with several, a candidate's similarity is the mean
+        over them. Of any level, whatever is ranked.
     level : {"STUDY", "SERIES", "IMAGE"}
         What is ranked.
+    negative_examples : sequence of Example
+        What the answers should not look like (relevance feedback), at most `MAX_EXAMPLES`; they
+        turn the ranking (`cbmir_node.search.feedback`) and are themselves no answers.
     k : int or None
         Answers at most; ``None`` takes the configured number.
     method : {"cosine", "euclidean", "hamming"} or None
@@ -110,8 +114,8 @@ class SimilarityQuery:
     """
 
     examples: Sequence[Example]
-    negative_examples: Sequence[Example] = ()
     level: SimilarityLevel = "STUDY"
+    negative_examples: Sequence[Example] = ()
     k: int | None = None
     method: Method | None = None
     rerank: bool | None = None
@@ -171,7 +175,7 @@ class SimilarMatch:
         Catalogue row number at the query's level.
     similarity : float
         In [0, 1], higher is more alike; comparable within one model, method, space and
-        re-ranking only.
+        re-ranking only, and with negative examples within one query only.
     matched_sop_instance_uid : str
         The candidate's image that is most like the examples.
     label, probability : str, float or None

@@ -5,22 +5,41 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from cbmir_node.web.report import NodeReport
+
+# or there were a second series beside each, of when it was first counted
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves it without types
+
+Values = tuple[str, Mapping[str, float]]
+"""A metric's meaning, and label value → value; one nameless label value is ''."""
+
 
 class NodeHealth(Protocol):
-    """What the node tells of itself."""
+    """What the node tells of itself.
+
+    Attributes
+    ----------
+    registry : CollectorRegistry
+        Of metrics that are counted where they happen.
+    """
+
+    registry: CollectorRegistry
 
     def problems(self) -> list[str]:
         """Return why the node cannot do its work right now; empty when it can."""
 
-    def gauges(self) -> Mapping[str, tuple[str, Mapping[str, float]]]:
-        """Return metric name → (meaning, label value → value); one nameless label value is ''."""
+    def gauges(self) -> Mapping[str, Values]:
+        """Return present values by the name of their metric."""
 
-    def counters(self) -> Mapping[str, tuple[str, Mapping[str, float]]]:
+    def counters(self) -> Mapping[str, Values]:
         """Return the same for counts that only grow."""
+
+    def report(self) -> NodeReport:
+        """Return what an administrator sees."""
 
 
 class _NodeCollector(Collector):
@@ -30,6 +49,7 @@ class _NodeCollector(Collector):
         self._health = health
 
     def collect(self) -> Iterable[Metric]:
+        yield from self._health.registry.collect()
         for name, (meaning, values) in self._health.gauges().items():
             yield _filled(GaugeMetricFamily(name, meaning, labels=_labels(values)), values)
         for name, (meaning, values) in self._health.counters().items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
@@ -11,9 +12,13 @@ from fastapi import FastAPI
 
 from cbmir_node.config import HttpSettings
 from cbmir_node.errors import ConfigurationError
+from cbmir_node.web.safety.connections import guarded_connection
 
 _START_TIMEOUT_S = 30
 _STOP_TIMEOUT_S = 10
+_KEEP_ALIVE_S = 30
+
+_log = logging.getLogger(__name__)
 
 
 class HttpServer:
@@ -29,9 +34,7 @@ class HttpServer:
 
     def __init__(self, settings: HttpSettings, app: FastAPI) -> None:
         self._settings = settings
-        self._server = uvicorn.Server(
-            uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
-        )
+        self._server = uvicorn.Server(_configuration(settings, app))
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
 
@@ -50,8 +53,15 @@ class HttpServer:
             The port is taken.
         """
         host, port = self._settings.host, self._settings.port
+        if not (self._settings.only_this_machine or self._settings.certificate):
+            _log.warning(
+                "passwords and patients' data cross the network in the clear: set http.certificate"
+                " and http.private_key, or listen on loopback behind a TLS proxy (docs/security.md)"
+            )
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        # asyncio turns Nagle's algorithm off only where the socket names its protocol; with it, an
+        # answer in two writes waits 40 ms for the client's delayed acknowledgement
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
@@ -78,3 +88,29 @@ class HttpServer:
         self._server.should_exit = True
         self._thread.join(_STOP_TIMEOUT_S)
         self._socket.close()
+
+
+def _configuration(settings: HttpSettings, app: FastAPI) -> uvicorn.Config:
+    """Return what uvicorn needs to know."""
+    configuration = uvicorn.Config(
+        app,
+        loop="asyncio",  # what is tested is what runs, whatever else is installed
+        http=guarded_connection(settings),
+        ws="none",
+        lifespan="off",
+        log_level="error",  # strangers' broken requests fill no log
+        access_log=False,
+        proxy_headers=False,  # anybody may send them
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=5,
+        ssl_certfile=settings.certificate,
+        ssl_keyfile=settings.private_key,
+    )
+    try:
+        configuration.load()
+    except (OSError, ValueError) as error:  # of TLS: all of ssl's errors are OSErrors
+        raise ConfigurationError(
+            f"http.certificate, http.private_key: {error}; give a PEM certificate chain and its key"
+        ) from error
+    return configuration

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cbmir_node.evaluation import saliency
+from cbmir_node.evaluation import feedback, saliency
 from cbmir_node.evaluation.scores import METRICS
 from cbmir_node.stores import Stores
 from tests.cli.conftest import Command
@@ -85,6 +85,7 @@ def test_a_manifest_is_measured(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(saliency, "PICTURES", 8)
+    monkeypatch.setattr(feedback, "MARKED", 1)  # of six images with a finding
     manifest, output = make_manifest(tmp_path), tmp_path / "out"
     model = build_model(tmp_path / "tiny.onnx", classes=3, layers={"fc1": 16})
     plain = build_model(
@@ -127,6 +128,8 @@ def test_a_manifest_is_measured(
     assert found["saliency"][0]["pictures"] == 8
     assert len(found["windows"]) == 8
     assert found["radius"][0]["recall"][-1] == 1
+    marked = {row["name"]: row["rounds"] for row in found["feedback"]}
+    assert [one["marked"] for one in marked["tiny: hamming, 16 bits"][:2]] == [0, 1]
     page = fetched((output / "report.html").read_text())
     assert not page.found
     assert page.images > 6 + 10  # plots, and queries with what they found instead

@@ -116,6 +116,13 @@ def test_choices_are_kept_and_shown(
     reranked = asked("--config", RECIPES / "attention-hash.toml")
     assert (reranked["method"], reranked["rerank"]) == ("hamming", True)
     assert reranked["results"] == plain["results"]
+    other = plain["studies"][0]
+    for how in ((), ("--method", "hamming"), ("--config", RECIPES / "attention-hash.toml")):
+        unlike = asked(*how, "--not-study", other)
+        assert set(unlike["studies"]) == set(plain["studies"]) - {other}
+        values = [result["similarity"] for result in unlike["results"]]
+        assert values == sorted(values, reverse=True)
+        assert values != [result["similarity"] for result in plain["results"]][1:]
     layer = asked("--space", "embedding.fc7")
     assert layer["space"] == "embedding.fc7"
     assert layer["results"] != plain["results"]

@@ -18,9 +18,9 @@ from pynetdicom.dimse_primitives import C_GET, C_MOVE
 from pynetdicom.sop_class import VideoEndoscopicImageStorage
 from sqlalchemy import insert, select, update
 
+from cbmir_node.answers.encoding import ObjectEncoder
 from cbmir_node.catalog import schema
 from cbmir_node.dicom.client.association import Peer, association
-from cbmir_node.dicom.client.encoding import ObjectEncoder
 from cbmir_node.dicom.contexts import supported_contexts
 from tests.conftest import free_port
 from tests.dicom.asking import (

@@ -16,10 +16,10 @@ from pynetdicom import StoragePresentationContexts
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 
+from cbmir_node.answers.encoding import ObjectEncoder
 from cbmir_node.catalog.query.retrieval import StoredObject, stored_objects, stored_objects_of
 from cbmir_node.config import ImagingSettings
 from cbmir_node.dicom.client.association import Peer
-from cbmir_node.dicom.client.encoding import ObjectEncoder
 from cbmir_node.dicom.client.send import Sent, proposals, send
 from cbmir_node.dicom.client.storage import StorageUser
 from cbmir_node.errors import PeerBusyError, PeerRefusedError, PeerUnreachableError

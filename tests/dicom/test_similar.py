@@ -277,6 +277,7 @@ def test_private_class(
             MINIMUM_SIMILARITY: 0.25,
             RETRIEVAL_METHOD: "EUCLIDEAN",
             POSITIVE_EXAMPLE_UIDS: [studies[2][key].value],
+            NEGATIVE_EXAMPLE_UIDS: ["1.2.3", "1.2.4", "1.2.3"],
             MINIMUM_AGE: 18.5,
             MAXIMUM_AGE: 90.0,
         },
@@ -288,6 +289,7 @@ def test_private_class(
     (query,) = node.search.queries
     assert query.level == level
     assert query.examples == [Example(level, studies[n][key].value) for n in (0, 2)]
+    assert query.negative_examples == [Example(level, uid) for uid in ("1.2.3", "1.2.4")]
     assert (query.k, query.minimum_similarity, query.method) == (5, 0.25, "euclidean")
     assert (query.minimum_age, query.maximum_age) == (18.5, 90)
     assert query.filters == {"Modality": "CT"}
@@ -308,7 +310,6 @@ REFUSED: tuple[tuple[dict[PrivateElement, Any], int, PrivateElement], ...] = (
     ({RE_RANK: ["YES", "NO"]}, 0xA900, RE_RANK),
     ({SAME_TAGS: ["SEX", "HAIR"]}, 0xA900, SAME_TAGS),
     ({SAME_TAGS: ["SEX", "NONE"]}, 0xA900, SAME_TAGS),
-    ({NEGATIVE_EXAMPLE_UIDS: "1.2"}, 0xC103, NEGATIVE_EXAMPLE_UIDS),
     ({RETRIEVAL_MODEL: "other"}, 0xC103, RETRIEVAL_MODEL),
 )
 

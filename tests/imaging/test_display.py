@@ -46,9 +46,9 @@ def test_linear_window_by_the_formula_of_the_standard(show):
 
 def test_linear_exact_and_sigmoid():
     values = np.array([-10.0, 0.0, 10.0, 1e9])
-    exact = Window(0, 20, "LINEAR_EXACT").apply(values)
+    exact = Window(0, 20, "LINEAR_EXACT").brightness(values)
     np.testing.assert_allclose(exact, [0, 0.5, 1, 1])
-    sigmoid = Window(0, 20, "SIGMOID").apply(values)
+    sigmoid = Window(0, 20, "SIGMOID").brightness(values)
     np.testing.assert_allclose(sigmoid, [0.119203, 0.5, 0.880797, 1], atol=1e-6)
 
 

@@ -188,6 +188,7 @@ def test_a_snapshot_that_cannot_be_written_holds_no_switch_up(
     node.embed(node.new)
     running: Any = composition.Node(Settings(data_dir=tmp_path))
     running.search, running.stores = node.search, SimpleNamespace(registry=node.registry)
+    running.services = SimpleNamespace(examples=SimpleNamespace(forget_unused=lambda: None))
     running._stop = OneRound()
     monkeypatch.setattr(node.search, "tidy", full)
     running._maintain()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -13,6 +13,7 @@ from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.forwarding.queue import ForwardState, request_forwards
 from cbmir_node.catalog.forwarding.resting_destinations import wake_destination
+from cbmir_node.errors import SelectionError
 
 FORWARD_STATES: tuple[ForwardState, ...] = get_args(ForwardState)
 
@@ -162,6 +163,32 @@ def add_forwards(catalog: Catalog, destination: str, study_instance_uid: str) ->
         for instance in instances:
             request_forwards(connection, instance, [destination], time.time())
     return len(instances)
+
+
+def send_study(
+    catalog: Catalog, peers: Collection[str], destination: str, study_instance_uid: str
+) -> int:
+    """Queue what is kept of a study for a peer, as `add_forwards`, or say why that cannot be.
+
+    Parameters
+    ----------
+    peers : collection of str
+        AE titles that may be sent to.
+
+    Raises
+    ------
+    SelectionError
+        The destination is none of them, or no pixels of the study are kept here.
+    """
+    if destination not in peers:
+        known = ", ".join(sorted(peers)) or "none"
+        raise SelectionError(f"there is no [peers.{destination}] to send to; choose from: {known}")
+    objects = add_forwards(catalog, destination, study_instance_uid)
+    if not objects:
+        raise SelectionError(
+            f"no pixels of {study_instance_uid} are kept here; nothing can be sent"
+        )
+    return objects
 
 
 def cancel_forwards(

@@ -12,7 +12,11 @@ from sqlalchemy import ColumnElement, and_, or_, select, true
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.keys import KEY_BY_KEYWORD, SEQUENCE_BY_KEYWORD, Key, Level, SequenceKey
-from cbmir_node.catalog.query.text_matching import name_condition, text_condition
+from cbmir_node.catalog.query.text_matching import (
+    fuzzy_name_condition,
+    name_condition,
+    text_condition,
+)
 from cbmir_node.catalog.query.time_matching import (
     can_be_combined,
     combined_condition,
@@ -49,7 +53,7 @@ def is_universal(value: str) -> bool:
     return not value.strip("* ")
 
 
-def condition(keyword: str, value: str) -> ColumnElement[bool]:
+def condition(keyword: str, value: str, *, fuzzy_names: bool = False) -> ColumnElement[bool]:
     """Return the condition for one matching key outside sequences.
 
     Parameters
@@ -58,6 +62,8 @@ def condition(keyword: str, value: str) -> ColumnElement[bool]:
         A key of the catalogue, or one of `MATCHED_COMPUTED_KEYS`.
     value : str
         As sent: values joined by backslash; empty or ``*`` matches everything.
+    fuzzy_names : bool
+        See `conditions`.
 
     Raises
     ------
@@ -67,11 +73,11 @@ def condition(keyword: str, value: str) -> ColumnElement[bool]:
     if keyword in MATCHED_COMPUTED_KEYS:
         return true() if is_universal(value) else _in_some_series(keyword, value)
     key = KEY_BY_KEYWORD[keyword]
-    return _condition(schema.TABLE_OF_LEVEL[key.level].c, key, value)
+    return _condition(schema.TABLE_OF_LEVEL[key.level].c, key, value, fuzzy_names)
 
 
 def conditions(
-    keys: Mapping[str, str], *, combined_date_times: bool = False
+    keys: Mapping[str, str], *, combined_date_times: bool = False, fuzzy_names: bool = False
 ) -> ColumnElement[bool]:
     """Return the conjunction of all keys.
 
@@ -81,6 +87,9 @@ def conditions(
         Keyword, or path of a key inside a sequence, to value.
     combined_date_times : bool
         Whether ranges of a date and of its time mean one range of points in time.
+    fuzzy_names : bool
+        Whether the words of a person's name are the beginnings of any of its components, in any
+        order (PS3.4 C.2.2.2.1.1).
 
     Raises
     ------
@@ -89,7 +98,7 @@ def conditions(
     """
     plain = {path: value for path, value in keys.items() if _sequence_of(path) is None}
     found = list(_combined(plain)) if combined_date_times else []
-    found += [condition(keyword, value) for keyword, value in plain.items()]
+    found += [condition(key, value, fuzzy_names=fuzzy_names) for key, value in plain.items()]
     for sequence in SEQUENCE_BY_KEYWORD.values():
         inside = item_conditions(sequence, keys)
         if inside:
@@ -110,7 +119,9 @@ def _sequence_of(path: str) -> SequenceKey | None:
     return SEQUENCE_BY_KEYWORD.get(path.partition(".")[0])
 
 
-def _condition(columns: Any, key: Key, value: str) -> ColumnElement[bool]:
+def _condition(
+    columns: Any, key: Key, value: str, fuzzy_names: bool = False
+) -> ColumnElement[bool]:
     """Match a key in the columns of a table."""
     if is_universal(value):
         return true()
@@ -118,7 +129,8 @@ def _condition(columns: Any, key: Key, value: str) -> ColumnElement[bool]:
         return time_condition(columns, key, value)
     if key.vr == "PN":
         groups = [columns[form] for form in key.forms]
-        return or_(*(name_condition(groups, one) for one in _texts(key, value)))
+        matched = fuzzy_name_condition if fuzzy_names else name_condition
+        return or_(*(matched(groups, one) for one in _texts(key, value)))
     if key.vr == "UI":
         column: ColumnElement[str] = columns[key.column]
         return column.in_(_uids(key, value))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, select, true
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, select, true
 from sqlalchemy.sql.selectable import FromClause
 
 from cbmir_node.catalog import schema
@@ -77,7 +78,9 @@ def find(
     wanted: Collection[str],
     limit: int,
     *,
+    offset: int = 0,
     combined_date_times: bool = False,
+    fuzzy_names: bool = False,
 ) -> list[Match]:
     """Return what matches, newest studies first.
 
@@ -90,7 +93,9 @@ def find(
         Keywords and paths to return; unknown ones are ignored.
     limit : int
         Matches at most.
-    combined_date_times : bool
+    offset : int
+        Matches to leave out first; the order is always the same.
+    combined_date_times, fuzzy_names : bool
         See `matching.conditions`.
 
     Raises
@@ -102,11 +107,9 @@ def find(
     depth = LEVELS.index(level)
     here = {key: known[key] for key in known if LEVELS.index(level_of(key)) <= depth}
     below = {key: known[key] for key in known if key not in here}
-    matching = and_(
-        conditions(here, combined_date_times=combined_date_times),
-        _some_below(level, below, combined_date_times),
-    )
-    narrowed = _rows(level).where(matching).order_by(*_order(level)).limit(limit)
+    matching = partial(conditions, combined_date_times=combined_date_times, fuzzy_names=fuzzy_names)
+    narrowed = _rows(level).where(matching(here), _some_below(level, below, matching))
+    narrowed = narrowed.order_by(*_order(level)).limit(limit).offset(offset)
     return _matches(catalog, level, narrowed, wanted, here)
 
 
@@ -128,7 +131,9 @@ def _rows(level: Level) -> Select[Any]:
 
 
 def _some_below(
-    level: Level, keys: Mapping[str, str], combined_date_times: bool
+    level: Level,
+    keys: Mapping[str, str],
+    matching: Callable[[Mapping[str, str]], ColumnElement[bool]],
 ) -> ColumnElement[bool]:
     """Match what has something below it that matches all of `keys`."""
     if not keys:
@@ -139,8 +144,7 @@ def _some_below(
     for table in tables[1 : deepest - LEVELS.index(level)]:
         source = source.join(table)
     query = select(owner).select_from(source)
-    matching = conditions(keys, combined_date_times=combined_date_times)
-    return schema.TABLE_OF_LEVEL[level].c.id.in_(query.where(matching))
+    return schema.TABLE_OF_LEVEL[level].c.id.in_(query.where(matching(keys)))
 
 
 def _matches(

@@ -6,7 +6,7 @@ Indexes serve single values and wild cards at the end of a value, on SQLite and 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydicom.datadict import dictionary_VM
@@ -17,9 +17,12 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from cbmir_node.catalog.keys import Key
 from cbmir_node.catalog.query.person_names import folded
+from cbmir_node.errors import QueryError
 
 _WILDCARD_VRS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
 _WILDCARDS = re.compile(r"[*?]")
+_BETWEEN_WORDS = re.compile(r"[\s^=,-]+")
+_MOST_WORDS = 16  # each is a dozen terms of a statement
 _ABSENT_COMPONENTS = re.compile(r"(\^\*?)+$")
 
 
@@ -53,6 +56,28 @@ def name_condition(columns: Sequence[ColumnElement[str]], value: str) -> ColumnE
         return or_(*(_group_condition(column, folded(value)) for column in columns))
     pairs = zip(columns, groups, strict=False)
     return and_(*(_group_condition(column, folded(group)) for column, group in pairs))
+
+
+def fuzzy_name_condition(columns: Sequence[ColumnElement[str]], value: str) -> ColumnElement[bool]:
+    """Match words of a person name that begin its components, in any order and any group.
+
+    Parameters are those of `name_condition`; ``Jane Do`` finds ``Doe^Mary Jane``.
+
+    Raises
+    ------
+    QueryError
+        There are more words than any name has.
+    """
+    words = [word for word in _BETWEEN_WORDS.split(folded(value)) if word.strip("*")]
+    if len(words) > _MOST_WORDS:
+        raise QueryError(f"a name has at most {_MOST_WORDS} words; shorten it")
+    return and_(true(), *(or_(*_begin_a_word(columns, word)) for word in words))
+
+
+def _begin_a_word(columns: Sequence[ColumnElement[str]], word: str) -> Iterator[_Like]:
+    for column in columns:
+        yield _Like(column, f"{word}*")
+        yield from (_Like(column, f"*{mark}{word}*") for mark in "^ -")
 
 
 def _group_condition(column: ColumnElement[str], name: str) -> ColumnElement[bool]:

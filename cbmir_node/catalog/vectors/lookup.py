@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Select, func, select
+from sqlalchemy import func, select
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
@@ -33,6 +33,26 @@ _NAME_COLUMN: dict[Group, Any] = {
     "series": schema.series.c.series_instance_uid,
     "instance": schema.instances.c.sop_instance_uid,
 }
+_OWNER_COLUMN: dict[Group, Any] = {
+    "patient": schema.studies.c.patient,
+    "study": schema.series.c.study,
+    "series": schema.instances.c.series,
+    "instance": schema.instances.c.id,
+}
+"""What names a group nearest to the instances."""
+_PLACE = (
+    schema.studies.c.patient,
+    schema.studies.c.id.label("study"),
+    schema.series.c.id.label("series"),
+    schema.instances.c.id.label("instance"),
+    schema.instances.c.representative,
+)
+# The instances of a group and their vectors are read one after the other: in one statement SQLite,
+# which keeps no statistics, walks all vectors of the model instead of the group's.
+_MEMBERS = select(*_PLACE).select_from(schema.studies.join(schema.series).join(schema.instances))
+_PLACED = select(schema.vectors.c.id, *_PLACE).select_from(
+    schema.vectors.join(schema.instances).join(schema.series).join(schema.studies)
+)
 _HIERARCHY = schema.patients.join(schema.studies).join(schema.series).join(schema.instances)
 _MEMBERSHIPS: tuple[tuple[Group, Any], ...] = (
     ("instance", schema.vectors.c.instance == schema.instances.c.id),
@@ -124,14 +144,22 @@ class VectorLookup:
         """
         column = _GROUP_COLUMN[group]
         with self._catalog.read() as connection:
-            found = connection.execute(
-                select(column).select_from(_HIERARCHY).where(_NAME_COLUMN[group] == name).distinct()
-            )
+            found = connection.execute(select(column).where(_NAME_COLUMN[group] == name))
             return list(found.scalars())
 
     def in_groups(self, group: Group, rows: Sequence[int]) -> Places:
         """Return the places of all vectors in these patients, studies, series or instances."""
-        return self._places(_GROUP_COLUMN[group], rows)
+        found: list[tuple[Any, ...]] = []
+        for part in _parts(rows):
+            with self._catalog.read() as connection:
+                members = connection.execute(_MEMBERS.where(_OWNER_COLUMN[group].in_(part)))
+                owners = {row.instance: tuple(row) for row in members}
+                for instances in _parts(owners):
+                    query = select(schema.vectors.c.id, schema.vectors.c.instance).where(
+                        self._mine, schema.vectors.c.instance.in_(instances)
+                    )
+                    found += [(row.id, *owners[row.instance]) for row in connection.execute(query)]
+        return _places(found)
 
     def in_stand_ins(self, instances: Sequence[int]) -> Places:
         """Return the places of the vectors that represent images which were left out.
@@ -142,8 +170,13 @@ class VectorLookup:
         return self.in_groups("instance", [row for row in found if row is not None])
 
     def of_vectors(self, vectors: Sequence[int]) -> Places:
-        """Return the places of these vectors; those that are gone are left out."""
-        return self._places(schema.vectors.c.id, vectors)
+        """Return the places of these vectors of the model and space; gone ones are left out."""
+        found: list[tuple[Any, ...]] = []
+        for part in _parts(vectors):
+            with self._catalog.read() as connection:
+                query = _PLACED.where(schema.vectors.c.id.in_(part))
+                found += map(tuple, connection.execute(query))
+        return _places(found)
 
     def groups(self, group: Group, limit: int) -> Int64Array:
         """Return the patients, studies, series or instances with a vector, at most `limit`."""
@@ -256,29 +289,12 @@ class VectorLookup:
                     )
         return found
 
-    def _places(self, column: Any, rows: Sequence[int]) -> Places:
-        found: list[tuple[Any, ...]] = []
-        for part in _parts(rows):
-            with self._catalog.read() as connection:
-                found += map(tuple, connection.execute(self._places_query(column, part)))
-        table = np.asarray(found, dtype=np.int64).reshape(-1, 6)
-        table = table[np.argsort(table[:, 0], kind="stable")]
-        vector, patient, study, series, instance, representative = table.T
-        return Places(vector, patient, study, series, instance, representative.astype(bool))
 
-    def _places_query(self, column: Any, part: Sequence[int]) -> Select[Any]:
-        return (
-            select(
-                schema.vectors.c.id,
-                schema.studies.c.patient,
-                schema.studies.c.id,
-                schema.series.c.id,
-                schema.instances.c.id,
-                schema.instances.c.representative,
-            )
-            .select_from(_HIERARCHY.join(schema.vectors))
-            .where(self._mine, column.in_(part))
-        )
+def _places(found: Sequence[tuple[Any, ...]]) -> Places:
+    table = np.asarray(found, dtype=np.int64).reshape(-1, 6)
+    table = table[np.argsort(table[:, 0], kind="stable")]
+    vector, patient, study, series, instance, representative = table.T
+    return Places(vector, patient, study, series, instance, representative.astype(bool))
 
 
 def _vector_join() -> Any:

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, delete, func, insert, select
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.locks import Lock, hold
+from cbmir_node.catalog.vectors.thumbnails import Thumbnails, replace_thumbnails
 from cbmir_node.catalog.work.queue import Claim, held_claims, set_state
 
 _vectors = schema.vectors.c
@@ -48,11 +49,16 @@ class FrameVectors:
     probability: float | None = None
 
 
-def write_vectors(catalog: Catalog, results: Sequence[tuple[Claim, list[FrameVectors]]]) -> None:
+def write_vectors(
+    catalog: Catalog,
+    results: Sequence[tuple[Claim, list[FrameVectors]]],
+    thumbnails: Thumbnails | None = None,
+) -> None:
     """Write the vectors of some instances and mark them embedded, all in one commit.
 
-    Earlier vectors of the same instances and model are replaced. Claims that were lost meanwhile,
-    because their lease ended or their instance was deleted or replaced, are left out.
+    Earlier vectors of the same instances and model are replaced, and so are thumbnails. Claims
+    that were lost meanwhile, because their lease ended or their instance was deleted or replaced,
+    are left out.
     """
     if not results:
         return
@@ -80,6 +86,9 @@ def write_vectors(catalog: Catalog, results: Sequence[tuple[Claim, list[FrameVec
         ]
         if rows:
             connection.execute(insert(schema.vectors), rows)
+        replace_thumbnails(
+            connection, {row: made for row, made in (thumbnails or {}).items() if row in held}
+        )
         set_state(connection, model, sorted(held), "embedded")
 
 

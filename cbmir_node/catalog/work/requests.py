@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Connection, and_, case, insert, literal, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, func, insert, literal, select, update
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
@@ -87,6 +87,27 @@ def request_again(catalog: Catalog, model: int, states: Sequence[WorkState]) -> 
         kept = _work.instance.in_(select(_instances.id).where(_instances.path != ""))
         which = (_work.model == model) & _work.state.in_(list(states)) & kept
         reset_work(connection, which, now)
+
+
+def request_failed_again(catalog: Catalog, reason: str | None = None) -> int:
+    """Queue the failed instances of every model in use anew, all or those with one reason.
+
+    Those whose pixels are not kept wait until these come again.
+
+    Returns
+    -------
+    int
+        How many instances are pending by that.
+    """
+    kept = _work.instance.in_(select(_instances.id).where(_instances.path != ""))
+    which = (_work.state == "failed") & _work.model.in_(_MODELS_IN_USE) & kept
+    if reason is not None:
+        which &= _work.reason == reason
+    with catalog.write() as connection:
+        named = select(func.count(_work.instance.distinct())).where(which)
+        instances = int(connection.execute(named).scalar_one())
+        reset_work(connection, which, time.time())
+    return instances
 
 
 def reset_work(connection: Connection, which: ColumnElement[bool], now: float) -> None:

@@ -20,6 +20,7 @@ from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.locks import Lock, hold
 from cbmir_node.catalog.reception.representation import number_of
 from cbmir_node.catalog.vectors.rows import remove_vectors
+from cbmir_node.catalog.vectors.thumbnails import remove_thumbnails
 from cbmir_node.catalog.work.queue import Claim, held_claims, set_state
 from cbmir_node.catalog.work.requests import NOT_KEPT, reset_work
 
@@ -181,4 +182,5 @@ def _embedded_from(
 
 def _skip(connection: Connection, model: int, instances: Collection[int]) -> None:
     remove_vectors(connection, sorted(instances), model)
+    remove_thumbnails(connection, instances)
     set_state(connection, model, sorted(instances), "skipped", SKIPPED)

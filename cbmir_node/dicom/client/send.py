@@ -12,11 +12,11 @@ from typing import Any, Final
 from pynetdicom import build_context
 from pynetdicom.presentation import PresentationContext
 
+from cbmir_node.answers.encoding import ObjectEncoder
 from cbmir_node.archive.store import Archive
 from cbmir_node.catalog.query.retrieval import StoredObject
 from cbmir_node.config import ImagingSettings
 from cbmir_node.dicom.client.association import Peer, association
-from cbmir_node.dicom.client.encoding import ObjectEncoder
 from cbmir_node.dicom.client.storage import UNCOMPRESSED, Outcome, Sent, StorageUser, not_kept
 from cbmir_node.errors import NothingAcceptedError, PeerBusyError, PeerError
 from cbmir_node.imaging.decoder_pool import DecoderPool

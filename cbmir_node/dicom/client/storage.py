@@ -14,8 +14,8 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 
+from cbmir_node.answers.encoding import ObjectEncoder
 from cbmir_node.catalog.query.retrieval import StoredObject
-from cbmir_node.dicom.client.encoding import ObjectEncoder
 from cbmir_node.errors import CbmirError, DecoderDiedError, PixelError
 from cbmir_node.imaging.transcoding import can_transcode
 

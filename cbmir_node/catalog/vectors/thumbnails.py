@@ -1,0 +1,61 @@
+"""Small pictures of what is embedded, for results whose pixels may not be kept here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from sqlalchemy import Connection, delete, insert, select
+
+from cbmir_node.catalog import schema
+from cbmir_node.catalog.database import Catalog
+
+Thumbnails = Mapping[int, Mapping[int, bytes]]
+"""Row number of an instance to frame number to JPEG file."""
+
+_thumbnails = schema.thumbnails.c
+
+
+def replace_thumbnails(connection: Connection, thumbnails: Thumbnails) -> None:
+    """Write the thumbnails of some instances in the caller's transaction; earlier ones go."""
+    remove_thumbnails(connection, thumbnails)
+    rows = [
+        {"instance": instance, "frame_number": frame_number, "picture": picture}
+        for instance, frames in thumbnails.items()
+        for frame_number, picture in frames.items()
+    ]
+    if rows:
+        connection.execute(insert(schema.thumbnails), rows)
+
+
+def remove_thumbnails(connection: Connection, instances: Collection[int]) -> None:
+    """Delete the thumbnails of some instances in the caller's transaction."""
+    connection.execute(delete(schema.thumbnails).where(_thumbnails.instance.in_(list(instances))))
+
+
+def read_thumbnail(
+    catalog: Catalog, sop_instance_uid: str, frame_number: int | None = None
+) -> bytes | None:
+    """Return a thumbnail, or None where there is none.
+
+    Parameters
+    ----------
+    catalog : Catalog
+    sop_instance_uid : str
+    frame_number : int, optional
+        From 1; the middle one of those there are by default.
+    """
+    named = (
+        select(_thumbnails.frame_number)
+        .join(schema.instances, schema.instances.c.id == _thumbnails.instance)
+        .where(schema.instances.c.sop_instance_uid == sop_instance_uid)
+    )
+    with catalog.read() as connection:
+        if frame_number is None:
+            frames = connection.execute(named.order_by(_thumbnails.frame_number)).scalars().all()
+            if not frames:
+                return None
+            frame_number = frames[len(frames) // 2]
+        picture = named.with_only_columns(_thumbnails.picture)
+        return connection.execute(
+            picture.where(_thumbnails.frame_number == frame_number)
+        ).scalar_one_or_none()

@@ -1,0 +1,103 @@
+"""Data sets as DICOM JSON (PS3.18 Annex F)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from pydicom import DataElement, Dataset
+from pydicom.dataelem import RawDataElement
+
+from cbmir_node.web.dicomweb.headers import BULK_VRS
+from cbmir_node.web.dicomweb.plain_elements import plain_json
+
+JsonDataset = dict[str, dict[str, Any]]
+BulkDataUri = Callable[[str], str]
+"""From the path of an element, such as ``00281201`` or ``52009230/1/00281052``, to its URL."""
+
+_log = logging.getLogger(__name__)
+
+_LARGEST_INLINE = 1024
+_CHUNK_CHARACTERS = 1 << 16
+
+
+def json_dataset(dataset: Dataset, bulk_data_uri: BulkDataUri | None = None) -> JsonDataset:
+    """Return the DICOM JSON model of a data set.
+
+    Elements whose values cannot be read are left out, as are group lengths (F.2.2).
+
+    Parameters
+    ----------
+    dataset : Dataset
+    bulk_data_uri : callable, optional
+        Returns the URL of a large binary value; without it all are written inline.
+    """
+    return _json_items(dataset, bulk_data_uri, "")
+
+
+def _json_items(dataset: Dataset, bulk_data_uri: BulkDataUri | None, above: str) -> JsonDataset:
+    found = {}
+    for tag, element in sorted((int(tag), element) for tag, element in dataset.items()):
+        if tag & 0xFFFF == 0:
+            continue
+        name = f"{tag:08X}"
+        plain = plain_json(element) if isinstance(element, RawDataElement) else None
+        if plain is not None:
+            found[name] = _finite(plain)
+            continue
+        try:
+            found[name] = _json_element(dataset[tag], bulk_data_uri, above + name)
+        except RecursionError:
+            raise
+        except Exception as error:  # pydicom raises many kinds on values that break their VR
+            _log.debug("%s is left out: %s", above + name, error)
+    return found
+
+
+def _json_element(
+    element: DataElement, bulk_data_uri: BulkDataUri | None, path: str
+) -> dict[str, Any]:
+    if element.VR == "SQ":
+        items = [
+            _json_items(item, bulk_data_uri, f"{path}/{number}/")
+            for number, item in enumerate(element.value, start=1)
+        ]
+        return {"vr": "SQ", "Value": items} if items else {"vr": "SQ"}
+    is_large = element.VR in BULK_VRS and len(element.value or b"") > _LARGEST_INLINE
+    if bulk_data_uri is not None and is_large:
+        return {"vr": element.VR, "BulkDataURI": bulk_data_uri(path)}
+    return _finite(element.to_json_dict(None, 0))
+
+
+def _finite(described: dict[str, Any]) -> dict[str, Any]:
+    """Write numbers that JSON does not have as PS3.18 F.2.3 wants them: as strings."""
+    values = described.get("Value", [])
+    if any(isinstance(value, float) and not math.isfinite(value) for value in values):
+        described["Value"] = [_NOT_FINITE.get(str(value), value) for value in values]
+    return described
+
+
+_NOT_FINITE = {"nan": "NaN", "inf": "inf", "-inf": "-inf"}
+
+
+def json_array(datasets: Iterable[JsonDataset]) -> Iterator[bytes]:
+    """Yield a JSON array in chunks of a reasonable size."""
+    chunk, size = ["["], 1
+    separator = ""
+    for dataset in datasets:
+        text = separator + json.dumps(dataset, ensure_ascii=False, separators=(",", ":"))
+        separator = ","
+        chunk.append(text)
+        size += len(text)
+        if size >= _CHUNK_CHARACTERS:
+            yield _encoded(chunk)
+            chunk, size = [], 0
+    yield _encoded([*chunk, "]"])
+
+
+def _encoded(texts: list[str]) -> bytes:
+    # a value may hold what no character set has: half of a surrogate pair
+    return "".join(texts).encode("utf-8", "replace")

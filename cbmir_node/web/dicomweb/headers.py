@@ -1,0 +1,127 @@
+"""Headers of stored objects, read without their pixels and other large binary values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import BinaryIO, NamedTuple
+
+from pydicom import DataElement, Dataset
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
+from pydicom.filereader import read_dataset
+from pydicom.uid import ImplicitVRLittleEndian
+
+from cbmir_node.archive.header import EncodedDataSet
+from cbmir_node.archive.store import Archive
+from cbmir_node.errors import InvalidObjectError
+from cbmir_node.imaging.data_set_source import VR_OF_PIXELS, PixelHeader
+from cbmir_node.imaging.element_encoding import byte_swapped
+
+BULK_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
+"""Of binary values, whose meaning a client must know."""
+
+_LARGE_BYTES = 1 << 20
+_LONGEST_SEQUENCE = 256 << 20
+
+
+class LargeValue(NamedTuple):
+    """A binary value that was not read, and where its bytes are in the data set."""
+
+    vr: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class ReadHeader:
+    """What was read of an object.
+
+    Attributes
+    ----------
+    attributes : Dataset
+        Before the pixels, binary values in Little Endian; without `large` ones.
+    pixels : PixelHeader or None
+        The head of the pixel element.
+    large : dict of int to LargeValue
+        By tag.
+    """
+
+    attributes: Dataset
+    pixels: PixelHeader | None
+    large: dict[int, LargeValue]
+
+
+def read_object_header(archive: Archive, relative: str) -> ReadHeader:
+    """Read an object of the archive up to its pixels.
+
+    Raises
+    ------
+    InvalidObjectError, OSError
+        The file is damaged or gone.
+    """
+    with archive.open_data_set(relative) as encoded:
+        try:
+            return _read(encoded)
+        except InvalidObjectError:
+            raise
+        except Exception as error:  # pydicom raises many kinds on hostile bytes
+            raise InvalidObjectError(f"the header cannot be read: {error}") from error
+
+
+def _read(encoded: EncodedDataSet) -> ReadHeader:
+    heads: list[PixelHeader] = []
+
+    def at_pixels(tag: int, vr: str | None, length: int) -> bool:
+        if tag not in VR_OF_PIXELS:
+            return False
+        heads.append(PixelHeader(tag, vr or VR_OF_PIXELS[tag], length))
+        return True
+
+    little = encoded.syntax.is_little_endian
+    encoded.handle.seek(encoded.start)
+    attributes = read_dataset(
+        encoded.handle,
+        is_implicit_VR=encoded.syntax == ImplicitVRLittleEndian,
+        is_little_endian=little,
+        stop_when=at_pixels,
+        defer_size=_LARGE_BYTES if little else None,  # what is swapped must be read
+    )
+    large = _complete(attributes, encoded.handle)
+    if not little:
+        attributes.walk(_swap_words)
+    return ReadHeader(attributes, heads[0] if heads else None, large)
+
+
+def _complete(attributes: Dataset, handle: BinaryIO) -> dict[int, LargeValue]:
+    """Take large binary values out of a header, and read other large values after all."""
+    large = {}
+    for tag, element in list(attributes.items()):
+        if not isinstance(element, RawDataElement) or element.value is not None:
+            continue
+        if not 0 < element.length < 0xFFFFFFFF:
+            continue
+        vr = element.VR or _vr_of(tag)
+        if vr in BULK_VRS:
+            large[int(tag)] = LargeValue(vr, element.value_tell, element.length)
+            del attributes[tag]
+        elif element.length > _LONGEST_SEQUENCE:
+            raise InvalidObjectError(f"the attribute {tag} has {element.length} bytes")
+        else:
+            handle.seek(element.value_tell)
+            value = handle.read(element.length)
+            attributes[tag] = element._replace(value=value)
+    return large
+
+
+def _vr_of(tag: int) -> str:
+    try:
+        vr = dictionary_VR(tag)
+    except KeyError:  # private, or of a newer standard
+        return "UN"
+    return "OW" if " or " in vr else vr
+
+
+def _swap_words(_dataset: Dataset, element: DataElement) -> None:
+    """Bring binary values, which pydicom leaves as they are, to Little Endian."""
+    if element.VR in ("OD", "OF", "OL", "OV", "OW"):
+        element.value = byte_swapped(element.value or b"", element.VR)

@@ -1,0 +1,62 @@
+// Where a study can go from here: a viewer by link, a workstation or a PACS by DICOM.
+
+import { postJson } from "./api.js";
+import { element } from "./elements.js";
+import { notice, noticeOf } from "./notices.js";
+import { counted } from "./wording.js";
+
+function sender(destinations, study) {
+  const choice = element(
+    "select",
+    { "aria-label": "Destination", data: { testid: "destination" } },
+    ...destinations.map((title) => element("option", { value: title }, title)),
+  );
+  const send = element(
+    "button",
+    { class: "button", type: "button", data: { testid: "send" } },
+    "Send",
+  );
+  send.addEventListener("click", async () => {
+    send.disabled = true;
+    try {
+      const destination = choice.value;
+      const { objects } = await postJson("api/send", { study_instance_uid: study, destination });
+      notice(`${counted(objects, "image")} on the way to ${destination}`, "good");
+    } catch (error) {
+      noticeOf(error);
+    } finally {
+      send.disabled = false;
+    }
+  });
+  return element(
+    "span",
+    { class: "sender" },
+    element("span", { class: "quiet small" }, "Send to"),
+    choice,
+    send,
+  );
+}
+
+/**
+ * Links and buttons for a study of the node.
+ *
+ * @param {{viewers: {name: string, url: string}[], destinations: string[]}} node
+ * @param {string} study Study Instance UID
+ * @returns {Element[]}
+ */
+export function waysOut(node, study) {
+  const links = node.viewers.map(({ name, url }) =>
+    element(
+      "a",
+      {
+        class: "button",
+        href: url.replaceAll("{StudyInstanceUID}", encodeURIComponent(study)),
+        target: "_blank",
+        rel: "noopener noreferrer",
+        data: { testid: "viewer-link" },
+      },
+      `Open in ${name}`,
+    ),
+  );
+  return node.destinations.length ? [...links, sender(node.destinations, study)] : links;
+}
