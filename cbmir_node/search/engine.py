@@ -91,8 +91,8 @@ class SimilaritySearch:
         choices = choose(query, self._settings, model)
         pipeline = Pipeline(query, choices, *self._comparisons(model, choices))
         for attempt in range(1, _ATTEMPTS + 1):
-            pipeline.near.cache.catch_up()
-            pipeline.final.cache.catch_up()
+            for cache in {pipeline.near.cache, pipeline.final.cache}:
+                cache.catch_up()
             try:
                 matches = pipeline.run()
                 break

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import func, select
+from sqlalchemy import BindParameter, bindparam, func, select
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
@@ -47,11 +47,25 @@ _PLACE = (
     schema.instances.c.id.label("instance"),
     schema.instances.c.representative,
 )
+# built once, with room for any number of rows: building a statement costs more than running it
+_ROWS: BindParameter[Any] = bindparam("rows", expanding=True)
 # The instances of a group and their vectors are read one after the other: in one statement SQLite,
 # which keeps no statistics, walks all vectors of the model instead of the group's.
-_MEMBERS = select(*_PLACE).select_from(schema.studies.join(schema.series).join(schema.instances))
-_PLACED = select(schema.vectors.c.id, *_PLACE).select_from(
-    schema.vectors.join(schema.instances).join(schema.series).join(schema.studies)
+_MEMBERS: dict[Group, Any] = {
+    group: select(*_PLACE)
+    .select_from(schema.studies.join(schema.series).join(schema.instances))
+    .where(owner.in_(_ROWS))
+    for group, owner in _OWNER_COLUMN.items()
+}
+_VECTORS_OF = select(schema.vectors.c.id, schema.vectors.c.instance).where(
+    schema.vectors.c.model == bindparam("model"),
+    schema.vectors.c.space == bindparam("space"),
+    schema.vectors.c.instance.in_(_ROWS),
+)
+_PLACED = (
+    select(schema.vectors.c.id, *_PLACE)
+    .select_from(schema.vectors.join(schema.instances).join(schema.series).join(schema.studies))
+    .where(schema.vectors.c.id.in_(_ROWS))
 )
 _HIERARCHY = schema.patients.join(schema.studies).join(schema.series).join(schema.instances)
 _MEMBERSHIPS: tuple[tuple[Group, Any], ...] = (
@@ -150,15 +164,14 @@ class VectorLookup:
     def in_groups(self, group: Group, rows: Sequence[int]) -> Places:
         """Return the places of all vectors in these patients, studies, series or instances."""
         found: list[tuple[Any, ...]] = []
+        mine = {"model": self._model, "space": self._space}
         for part in _parts(rows):
             with self._catalog.read() as connection:
-                members = connection.execute(_MEMBERS.where(_OWNER_COLUMN[group].in_(part)))
-                owners = {row.instance: tuple(row) for row in members}
+                members = connection.execute(_MEMBERS[group], {"rows": part}).all()
+                owners = {row.instance: row for row in members}
                 for instances in _parts(owners):
-                    query = select(schema.vectors.c.id, schema.vectors.c.instance).where(
-                        self._mine, schema.vectors.c.instance.in_(instances)
-                    )
-                    found += [(row.id, *owners[row.instance]) for row in connection.execute(query)]
+                    vectors = connection.execute(_VECTORS_OF, {**mine, "rows": instances}).all()
+                    found += [(vector, *owners[instance]) for vector, instance in vectors]
         return _places(found)
 
     def in_stand_ins(self, instances: Sequence[int]) -> Places:
@@ -174,8 +187,7 @@ class VectorLookup:
         found: list[tuple[Any, ...]] = []
         for part in _parts(vectors):
             with self._catalog.read() as connection:
-                query = _PLACED.where(schema.vectors.c.id.in_(part))
-                found += map(tuple, connection.execute(query))
+                found += map(tuple, connection.execute(_PLACED, {"rows": part}).all())
         return _places(found)
 
     def groups(self, group: Group, limit: int) -> Int64Array:
