@@ -1,9 +1,9 @@
-"""What a user of the page waits for: a similarity query and its twenty thumbnails, drawn.
+"""What a user of the page waits for: the answer to a similarity query with its thumbnails, drawn.
 
 Run ``python benchmarks/page.py --help``. The node holds made-up studies with random vectors; the
-pixels are not there, thumbnails are. One client, then several at once, ask for a random study and
-fetch what the page shows of the answer, over as many connections as a browser opens; between two
-questions each thinks for a while. Chromium, when there is one, draws the page itself.
+pixels are not there, thumbnails are. One client, then several at once, ask for a random study as
+the page does; between two questions each thinks for a while. Chromium, when there is one, draws
+the page itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import random
 import shutil
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,9 +39,6 @@ from cbmir_node.config import Settings
 from cbmir_node.stores import open_stores
 
 IMAGES_PER_STUDY = 4
-CONNECTIONS = 6
-"""What a browser opens to one host (HTTP/1.1)."""
-
 _AT_ONCE = 5_000
 _MODALITIES = ("CT", "MR", "CR", "US", "MG")
 _PARTS = ("HEAD", "CHEST", "ABDOMEN", "KNEE", "BREAST")
@@ -148,47 +144,31 @@ def _record(number: int) -> Any:
 
 
 class Client:
-    """What a browser asks for when its user asks once."""
+    """Asks as the page does, over a connection that stays open."""
 
     def __init__(self, port: int) -> None:
-        self._port = port
-        self._connections = threading.local()
-        self._pool = ThreadPoolExecutor(CONNECTIONS)
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
 
-    def ask(self, uid: str) -> tuple[float, float]:
-        """Return after how many seconds the answer was there, and the last thumbnail."""
+    def ask(self, uid: str) -> float:
+        """Return after how many seconds the answer and its thumbnails were there."""
         begin = time.perf_counter()
-        question = json.dumps({"examples": [{"level": "study", "uid": uid}], "level": "study"})
-        answer = json.loads(self._fetch("POST", "/api/similar", question))
-        answered = time.perf_counter() - begin
-        if len(answer["results"]) != 20:
-            raise click.ClickException(f"{len(answer['results'])} answers instead of 20")
-        paths = [
-            f"/api/images/{one['sop_instance_uid']}/frames/{one['frame_number']}/thumbnail"
-            for one in answer["results"]
-        ]
-        list(self._pool.map(lambda path: self._fetch("GET", path), paths))
-        return answered, time.perf_counter() - begin
-
-    def _fetch(self, method: str, path: str, body: str | None = None) -> bytes:
-        connection = getattr(self._connections, "open", None)
-        if connection is None:
-            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
-            self._connections.open = connection
-        headers = {"Content-Type": "application/json"} if body else {}
-        connection.request(method, path, body, headers)
-        response = connection.getresponse()
-        content: bytes = response.read()
+        question = {"examples": [{"level": "study", "uid": uid}], "level": "study"}
+        body = json.dumps({**question, "thumbnails": True})
+        self._connection.request("POST", "/api/similar", body, {"Content-Type": "application/json"})
+        response = self._connection.getresponse()
+        content = response.read()
+        taken = time.perf_counter() - begin
         if response.status != 200:
-            raise click.ClickException(f"{method} {path}: {response.status} {content[:200]!r}")
-        return content
+            raise click.ClickException(f"{response.status} {content[:200]!r}")
+        results = json.loads(content)["results"]
+        if len(results) != 20 or not all(one["thumbnail"] for one in results):
+            raise click.ClickException(f"{len(results)} answers instead of 20, or no thumbnails")
+        return taken
 
 
-def measure(
-    port: int, clients: int, think_s: float, seconds: float, studies: int
-) -> list[tuple[float, float]]:
+def measure(port: int, clients: int, think_s: float, seconds: float, studies: int) -> list[float]:
     """Return what `Client.ask` did, of all clients together."""
-    end, taken = time.monotonic() + seconds, list[tuple[float, float]]()
+    end, taken = time.monotonic() + seconds, list[float]()
 
     def use(number: int) -> None:
         chance, client = random.Random(number), Client(port)
@@ -267,17 +247,9 @@ def main(images: int, clients: int, think: float, seconds: float, browser: bool)
                 client.ask(study_uid(number))
             alone = measure(server.http_port, 1, think, seconds, studies)
             together = measure(server.http_port, clients, think, seconds, studies)
-            found = {
-                key: _report(f"{key} {count} client(s)", [one[part] for one in taken])
-                for count, taken in ((1, alone), (clients, together))
-                for part, key in ((0, "answered,"), (1, "thumbnails too,"))
-            }
-            del found
-            for part, what in ((0, "answer"), (1, "all thumbnails")):
-                p50 = statistics.median(one[part] for one in alone)
-                many = sorted(one[part] for one in together)
-                ratio = many[int(0.95 * (len(many) - 1))] / p50
-                click.echo(f"{what}: p95 of {clients} clients / p50 of one = {ratio:.2f}")
+            one, many = _report("one client", alone), _report(f"{clients} clients", together)
+            ratio = many["p95_ms"] / one["p50_ms"]
+            click.echo(f"p95 of {clients} clients / p50 of one: {ratio:.2f}")
             if browser and shutil.which("chromium"):
                 _report("drawn by Chromium", drawn_in_browser(server.http_port, 20, studies))
 

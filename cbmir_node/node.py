@@ -7,6 +7,7 @@ import logging
 import threading
 
 from prometheus_client import CollectorRegistry
+from threadpoolctl import threadpool_limits
 
 from cbmir_node.config import Settings
 from cbmir_node.dicom.server import DicomServer
@@ -66,6 +67,9 @@ class Node:
         settings = self.settings
         make_data_folder(settings.data_dir)
         exits.enter_context(only_node(settings.data_dir))
+        # queries come from many threads at a time; those of each matrix product would wait for
+        # one another, spinning
+        exits.enter_context(threadpool_limits(1, user_api="blas"))
         self._troubles = exits.enter_context(recent_troubles())
         self.stores: Stores = open_stores(settings, create=True, alone=True)
         exits.callback(self.stores.close)

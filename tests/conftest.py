@@ -12,9 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from cbmir_node.catalog.database import Catalog, open_catalog
 from cbmir_node.catalog.schema import metadata
+
+settings.register_profile("no deadline", deadline=None)  # others may have the machine
+settings.load_profile("no deadline")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"

@@ -14,7 +14,7 @@ import numpy as np
 from cbmir_node.errors import MissingPackageError
 from cbmir_node.index.protocol import BoolArray, Float32Array, Int64Array, Metric
 
-_PRODUCT_FROM = 8
+_PRODUCT_FROM = 4
 """Queries from which on a blocked matrix product beats one FAISS pass per query."""
 
 _BLOCK_ROWS = 65_536

@@ -196,7 +196,7 @@ def test_few_elements_may_precede_a_wanted_attribute(flood: bytes) -> None:
         check_structure(flood, 0, ImplicitVRLittleEndian, wanted)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=400), st.sampled_from(SYNTAXES))
 def test_random_bytes_are_judged_not_followed(data: bytes, syntax: UID) -> None:
     try:

@@ -83,7 +83,7 @@ def collections(draw):
 
 @pytest.mark.parametrize("share", SHARES.values(), ids=SHARES)
 @given(case=collections())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_small_collections_match_brute_force(share, case):
     with pytest.MonkeyPatch.context() as patch:
         if share is not None:

@@ -132,7 +132,7 @@ def collections(draw):
 
 @pytest.mark.parametrize("metric", METRICS)
 @given(case=collections())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_small_collections_match_brute_force(strategy, metric, case):
     with forced(strategy) as kind:
         index = build(

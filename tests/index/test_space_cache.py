@@ -88,7 +88,7 @@ class PowerCut(BaseException):
     """Ends the work at once."""
 
 
-@settings(max_examples=25, stateful_step_count=30, deadline=None)
+@settings(max_examples=25, stateful_step_count=30)
 class CacheFollowsCatalogue(RuleBasedStateMachine):
     """Additions, removals, snapshots, crashes and restarts in any order."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from base64 import b64decode
 from typing import Any
 
 import httpx
@@ -11,12 +11,6 @@ import pytest
 from tests.objects import make_object
 from tests.small_node import keep
 from tests.web.conftest import WebNode
-
-
-@pytest.fixture(scope="module")
-def client(web: WebNode) -> Iterator[httpx.Client]:
-    with web.client() as opened:
-        yield opened
 
 
 def similar(client: httpx.Client, level: str, uid: str, **more: Any) -> dict[str, Any]:
@@ -84,12 +78,23 @@ def test_studies_like_a_study(web: WebNode, client: httpx.Client) -> None:
         "study_description": "Head",
         "series_description": "",
         "accession_number": "A3",
+        "thumbnail": None,
     }
     with_patient = similar(client, "study", example.StudyInstanceUID, same_patient=True)
     assert len(with_patient["results"]) == 4
     assert same_patient.StudyInstanceUID in {
         result["study_instance_uid"] for result in with_patient["results"]
     }
+
+
+def test_thumbnails_come_along_when_asked_for(web: WebNode, client: httpx.Client) -> None:
+    study = web.objects[0].StudyInstanceUID
+    results = similar(client, "study", study, thumbnails=True)["results"]
+    assert len(results) > 1
+    for result in results:
+        frame = f"{result['sop_instance_uid']}/frames/{result['frame_number']}"
+        alone = client.get(f"/api/images/{frame}/thumbnail")
+        assert b64decode(result["thumbnail"]) == alone.content
 
 
 def test_filters_and_levels(web: WebNode, client: httpx.Client) -> None:

@@ -59,3 +59,25 @@ def read_thumbnail(
         return connection.execute(
             picture.where(_thumbnails.frame_number == frame_number)
         ).scalar_one_or_none()
+
+
+def read_thumbnails(
+    catalog: Catalog, frames: Collection[tuple[str, int]]
+) -> dict[tuple[str, int], bytes]:
+    """Return the thumbnails of (SOP Instance UID, frame number), as far as there are any."""
+    instances = schema.instances.c
+    query = (
+        select(instances.sop_instance_uid, _thumbnails.frame_number, _thumbnails.picture)
+        .join(schema.instances, instances.id == _thumbnails.instance)
+        .where(
+            instances.sop_instance_uid.in_(sorted({uid for uid, _ in frames})),
+            _thumbnails.frame_number.in_(sorted({number for _, number in frames})),
+        )
+    )
+    wanted = set(frames)
+    with catalog.read() as connection:
+        return {
+            (uid, number): picture
+            for uid, number, picture in connection.execute(query)
+            if (uid, number) in wanted
+        }

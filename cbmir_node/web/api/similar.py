@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from base64 import b64encode
 from dataclasses import asdict
 from typing import Annotated
 
@@ -12,8 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from cbmir_node.catalog.query.conditions import conditions
 from cbmir_node.catalog.query.hierarchy import matched_keys
 from cbmir_node.catalog.query.images import describe_images
+from cbmir_node.catalog.vectors.thumbnails import read_thumbnails
 from cbmir_node.errors import QueryError
 from cbmir_node.search.query import (
+    MAX_EXAMPLES,
     Choices,
     Example,
     Method,
@@ -21,17 +24,10 @@ from cbmir_node.search.query import (
     SimilarityAnswer,
     SimilarityQuery,
 )
-from cbmir_node.web.api.fields import (
-    LEVEL_OF_NAME,
-    Answer,
-    LevelName,
-    StoredImage,
-    Token,
-    Uid,
-)
+from cbmir_node.web.api.fields import Answer, StoredImage, Token
+from cbmir_node.web.parameters import LEVEL_OF_NAME, LevelName, Uid
 from cbmir_node.web.services import WebServices
 
-_MOST_EXAMPLES = 100
 _MOST_FILTERS = 32
 
 Age = Annotated[float, Field(ge=0, le=200, allow_inf_nan=False, description="years, included")]
@@ -58,10 +54,10 @@ class SimilarRequest(_Asked):
     """A question for similar cases; what is left out is as configured."""
 
     examples: list[StoredExample | DroppedExample] = Field(
-        min_length=1, max_length=_MOST_EXAMPLES, description="what the answers shall look like"
+        min_length=1, max_length=MAX_EXAMPLES, description="what the answers shall look like"
     )
     negative_examples: list[StoredExample | DroppedExample] = Field(
-        default=[], max_length=_MOST_EXAMPLES, description="what they shall not look like"
+        default=[], max_length=MAX_EXAMPLES, description="what they shall not look like"
     )
     level: LevelName = Field("study", description="what is ranked")
     k: int | None = Field(None, ge=1, le=10_000, description="results at most")
@@ -89,6 +85,9 @@ class SimilarRequest(_Asked):
     minimum_age: Age | None = None
     maximum_age: Age | None = None
     minimum_similarity: float = Field(0.0, ge=0, le=1, allow_inf_nan=False)
+    thumbnails: bool = Field(
+        False, description="whether results bring their thumbnail along, which spares as many calls"
+    )
 
 
 class SimilarResult(StoredImage):
@@ -98,6 +97,9 @@ class SimilarResult(StoredImage):
     similarity: float = Field(ge=0, le=1)
     label: str | None = Field(description="what the model takes the image for")
     probability: float | None
+    thumbnail: str | None = Field(
+        None, description="JPEG in base64, where it is asked for and kept; else call for it"
+    )
 
 
 class ChoicesMade(Answer):
@@ -138,7 +140,7 @@ def router(services: WebServices) -> APIRouter:
             level=asked.level,
             model=ranking.model,
             choices=_made(ranking.choices),
-            results=_results(ranking, services),
+            results=_results(ranking, services, thumbnails=asked.thumbnails),
             seconds=round(time.perf_counter() - started, 4),
         )
 
@@ -190,10 +192,15 @@ def _made(choices: Choices) -> ChoicesMade:
     return ChoicesMade(same_patient=not made.pop("exclude_same_patient"), **made)
 
 
-def _results(ranking: SimilarityAnswer, services: WebServices) -> list[SimilarResult]:
-    images = describe_images(
-        services.stores.catalog, [match.matched_sop_instance_uid for match in ranking.matches]
-    )
+def _results(
+    ranking: SimilarityAnswer, services: WebServices, *, thumbnails: bool
+) -> list[SimilarResult]:
+    catalog = services.stores.catalog
+    images = describe_images(catalog, [match.matched_sop_instance_uid for match in ranking.matches])
+    frames = [
+        (match.matched_sop_instance_uid, match.matched_frame_number) for match in ranking.matches
+    ]
+    pictures = read_thumbnails(catalog, frames) if thumbnails else {}
     return [
         SimilarResult(
             **vars(images[match.matched_sop_instance_uid]),
@@ -202,7 +209,8 @@ def _results(ranking: SimilarityAnswer, services: WebServices) -> list[SimilarRe
             similarity=min(1.0, max(0.0, match.similarity)),
             label=match.label,
             probability=match.probability,
+            thumbnail=b64encode(pictures[frame]).decode() if frame in pictures else None,
         )
-        for match in ranking.matches
+        for match, frame in zip(ranking.matches, frames, strict=True)
         if match.matched_sop_instance_uid in images  # removed since it was ranked
     ]

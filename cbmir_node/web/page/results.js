@@ -47,6 +47,17 @@ export function showMark(buttons, sign) {
   }
 }
 
+/** Draw the thumbnail that came with a result, or fetch it. */
+function showThumbnail(image, { thumbnail, ...frame }) {
+  if (!thumbnail) {
+    image.src = frameAddress(frame, "thumbnail");
+    return;
+  }
+  const bytes = Uint8Array.from(atob(thumbnail), (character) => character.charCodeAt(0));
+  image.src = URL.createObjectURL(new Blob([bytes], { type: "image/jpeg" }));
+  image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });
+}
+
 class Card {
   constructor(open, mark) {
     this.picture = element("button", {
@@ -91,6 +102,7 @@ class Card {
     this.result = result;
     const name = readableClass(result.label) || "No class";
     this.item.dataset.rank = result.rank;
+    this.item.dataset.image = result.sop_instance_uid;
     this.rank.textContent = String(result.rank);
     this.similarity.textContent = readableSimilarity(result.similarity);
     this.similarity.title = "Similarity, 0 to 1";
@@ -115,7 +127,7 @@ class Card {
       image.replaceWith(element("span", { class: "no-picture" }, "No picture"));
     };
     const image = element("img", { alt: "", decoding: "async", on: { error: none } });
-    image.src = frameAddress(result, "thumbnail");
+    showThumbnail(image, result);
     this.picture.replaceChildren(image);
     explain(this.picture, frameAddress(result, "saliency"));
   }

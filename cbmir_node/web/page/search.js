@@ -51,6 +51,7 @@ export class SimilaritySearch {
       level: state.level,
       ...askedBy(state.choices),
       ...filtersAsked(state.filters, subject?.predictions?.[0]?.label),
+      thumbnails: true,
     };
     const asked = JSON.stringify(question);
     if (asked === this.#asked) return;
