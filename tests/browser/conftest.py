@@ -73,9 +73,9 @@ def shown() -> Callable[..., None]:
     """Return a function called with a page in a state that is worth a look, and its name."""
     axe = npm_file("axe-core/axe.min.js")
 
-    def look(page: Any, name: str, *, picture: bool = True) -> None:
+    def look(page: Any, name: str, *, picture: bool = True, whole: bool = False) -> None:
         if picture:
-            save_screenshot(page, name)
+            save_screenshot(page, name, whole=whole)
         if axe:  # test_accessibility_is_checked tells when it is not there
             check_accessibility(page, axe)
 

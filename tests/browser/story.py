@@ -13,7 +13,8 @@ RESULT = "[data-testid=result]"
 DRAWN = """count => {
     const where = '[data-testid=result] .picture img:first-child';
     const pictures = [...document.querySelectorAll(where)];
-    return pictures.length === count && pictures.every(p => p.complete && p.naturalWidth > 0);
+    return !document.querySelector('[data-testid=results][aria-busy]')
+        && pictures.length === count && pictures.every(p => p.complete && p.naturalWidth > 0);
 }"""
 _DATA_TRANSFER = """([name, content]) => {
     const bytes = Uint8Array.from(atob(content), letter => letter.charCodeAt(0));
@@ -57,11 +58,9 @@ def wait_for_results(page: Any, count: int = 20) -> None:
     page.wait_for_function(DRAWN, arg=count)
 
 
-def pictures(page: Any) -> list[str]:
-    """Return the address of each result's thumbnail, best first."""
-    found: list[str] = page.eval_on_selector_all(
-        f"{RESULT} .picture img:first-child", "all => all.map(picture => picture.src)"
-    )
+def images(page: Any) -> list[str]:
+    """Return the SOP Instance UID that stands for each result, best first."""
+    found: list[str] = page.eval_on_selector_all(RESULT, "all => all.map(one => one.dataset.image)")
     return found
 
 
@@ -82,8 +81,9 @@ def wait_until_drawn(page: Any, pane: int) -> None:
     page.wait_for_function(
         """pane => {
             const stage = document.querySelectorAll('.pane canvas.stage')[pane];
-            const { data } = stage.getContext('2d').getImageData(0, 0, stage.width, stage.height);
-            return new Set(data.filter((_, index) => index % 4 === 0)).size > 20;
+            const small = new OffscreenCanvas(100, 100).getContext('2d');
+            small.drawImage(stage, 0, 0, 100, 100);
+            return new Set(small.getImageData(0, 0, 100, 100).data).size > 20;
         }""",
         arg=pane,
     )

@@ -42,8 +42,19 @@ def origin(tmp_path_factory: pytest.TempPathFactory, chromium: Any) -> Iterator[
     running.kill()
 
 
+def test_a_page_whose_script_is_late_puts_no_password_into_an_address(
+    open_page: Open, origin: str
+) -> None:
+    page = open_page(origin, "/login", java_script_enabled=False)
+    page.fill("[name=password]", "correct horse")
+    page.keyboard.press("Enter")
+    assert page.locator("#submit").is_disabled()
+    assert page.locator("#login").get_attribute("method") == "post"
+    assert page.url == f"{origin}/login"
+
+
 def log_in(page: Any, name: str, password: str) -> None:
-    page.wait_for_selector("#login")
+    page.wait_for_selector("#submit:enabled")
     page.fill("[name=name]", name)
     page.fill("[name=password]", password)
     page.keyboard.press("Enter")

@@ -19,8 +19,8 @@ from tests.browser.story import (
     dicom_file,
     drag_over,
     drop,
+    images,
     picture_file,
-    pictures,
     texts,
     wait_for_results,
     wait_until_changed,
@@ -30,12 +30,12 @@ from tests.dicom.peers import EXPLICIT, association, encoded, store_bytes
 from tests.dicom.receivers import Receiver, receiver
 from tests.end_to_end.conftest import RECEIVED, RunningNode
 from tests.objects import write
-from tests.phantoms.objects import collection, study
+from tests.phantoms.objects import KINDS, collection, has_lesion, image_uids, study
 from tests.small_node import archive_file
 
 Open = Callable[..., Any]
 Shown = Callable[..., None]
-STRANGER = 20  # number of a phantom patient whom the node does not have
+STRANGER = 19  # number of a phantom patient whom the node does not have; with a lesion
 EMBEDDED = "count => document.querySelector('[data-testid=state-embedded]').innerText === count"
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 
@@ -147,22 +147,32 @@ def test_filters_hold_for_every_result(open_page: Open, origin: str, shown: Show
 def test_marked_results_refine_the_search(open_page: Open, origin: str, shown: Shown) -> None:
     page = open_page(origin)
     start_from_file(page)
-    before = pictures(page)
-    page.locator(f"{RESULT} [data-testid=mark-plus]").nth(4).click()
-    page.locator(f"{RESULT} [data-testid=mark-minus]").nth(1).click()
+    before = images(page)
+    relevant, other = (
+        next(one for one in before if one in uids) for uids in (lesions(True), lesions(False))
+    )
+    for one, mark in ((relevant, "plus"), (other, "minus")):
+        page.locator(RESULT).nth(before.index(one)).get_by_test_id(f"mark-{mark}").click()
     shown(page, "marked")
     page.click("[data-testid=search-again]")
     page.wait_for_selector("[data-testid=rounds] img")
     wait_for_results(page)
-    after = pictures(page)
-    assert not {before[4], before[1]} & set(after)
-    left = [one for one in before if one not in {before[4], before[1]}]
+    after = images(page)
+    assert not {relevant, other} & set(after)
+    left = [one for one in before if one not in {relevant, other}]
     assert [one for one in after if one in left] != [one for one in left if one in after]
     shown(page, "refined")
     page.click("[data-testid=undo]")
     page.wait_for_function("() => document.querySelector('[data-testid=rounds]').hidden")
     wait_for_results(page)
-    assert pictures(page) == before
+    assert images(page) == before
+
+
+def lesions(wanted: bool) -> set[str]:
+    """Return the SOP Instance UIDs of abdomens with, or without, a lesion in the liver."""
+    abdomen = KINDS["CT abdomen"]
+    numbers = [number for number in range(abdomen.studies) if has_lesion(number) == wanted]
+    return {uid for number in numbers for uid in image_uids("CT abdomen", number)}
 
 
 def test_the_larger_view(open_page: Open, origin: str, shown: Shown) -> None:
@@ -229,7 +239,7 @@ def test_a_study_is_found_opened_elsewhere_and_sent(
 
 
 def test_a_picture_needs_a_modality(open_page: Open, origin: str, shown: Shown) -> None:
-    page = open_page(origin)
+    page = open_page(origin, expected="status of 400")
     page.wait_for_selector("[data-testid=studies] a")
     drop(page, "hand.png", picture_file(study("CR hand", STRANGER)[0]))
     page.wait_for_selector("[data-testid=file-modality]", state="visible")
@@ -252,18 +262,20 @@ def test_the_keyboard_is_enough(open_page: Open, origin: str) -> None:
     page.wait_for_function(
         "() => document.querySelectorAll('[data-testid=studies] a').length === 2"  # and a CT
     )
-    for _ in range(12):
+    focused = "() => document.activeElement.dataset.study"
+    for _ in range(30):  # a date alone has four stops
         page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.dataset.study") == wanted.StudyInstanceUID:
+        if page.evaluate(focused) == wanted.StudyInstanceUID:
             break
+    assert page.evaluate(focused) == wanted.StudyInstanceUID
     page.keyboard.press("Enter")
     wait_for_results(page)
-    before = pictures(page)
+    before = images(page)
     for key in ("g", "ArrowRight", "+", "ArrowRight", "-", "a"):
         page.keyboard.press(key)
     page.wait_for_selector("[data-testid=rounds] img")
     wait_for_results(page)
-    assert not set(before[1:3]) & set(pictures(page))
+    assert not set(before[1:3]) & set(images(page))
     page.keyboard.press("g")
     page.keyboard.press("Enter")
     wait_until_drawn(page, 1)
@@ -286,6 +298,7 @@ def test_a_phone_shows_it_without_scrolling_sideways(
     page.wait_for_selector("[data-testid=studies] a")
     check("phone-start")
     start_from_file(page)
+    page.evaluate("document.getElementById('answers-title').scrollIntoView()")
     check("phone")
     page.locator(f"{RESULT} .picture").first.tap()
     wait_until_drawn(page, 1)
@@ -325,7 +338,7 @@ def test_what_failed_is_tried_again(
     page.wait_for_function(EMBEDDED, arg=str(held + len(arriving) - 1))
     assert failed.inner_text() == "1"
     assert page.get_by_role("img", name="Queries in the last hour").is_visible()
-    shown(page, "administration")
+    shown(page, "administration", whole=True)
     stores = open_stores(Settings(data_dir=node.data_dir), create=False)
     write(whole, archive_file(stores, str(whole.SOPInstanceUID)))  # the disk was repaired
     stores.close()

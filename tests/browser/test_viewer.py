@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.browser.conftest import VIEWER
+from tests.browser.conftest import VIEWER, needs_npm_file
 from tests.browser.running import start_node
 from tests.end_to_end.conftest import RunningNode
 from tests.phantoms.objects import study
@@ -41,9 +41,9 @@ def viewer_origin() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def node(
-    tmp_path_factory: pytest.TempPathFactory, viewer_origin: str, npm_package: Any
+    tmp_path_factory: pytest.TempPathFactory, chromium: Any, viewer_origin: str
 ) -> Iterator[RunningNode]:
-    npm_package("dwv/dist/dwv.min.js")
+    needs_npm_file("dwv/dist/dwv.min.js")
     folder: Path = tmp_path_factory.mktemp("viewed")
     allowed = f'[http]\nallowed_origins = ["{viewer_origin}"]\n'
     running = start_node(folder, study("CT chest", 0), allowed)

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
+_LARGEST_BYTES = 250_000  # of a screenshot: they are kept in docs/images
 _WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 _VIOLATIONS = """options => axe.run(document, options).then(({ violations }) => violations.flatMap(
     ({ id, nodes }) => nodes.map(node => `${id}: ${node.target} ${node.failureSummary}`)))"""
@@ -62,12 +63,20 @@ def check_accessibility(page: Any, axe: Path) -> None:
     page.emulate_media(color_scheme="light" if before else "dark")
 
 
-def save_screenshot(page: Any, name: str) -> None:
-    """Write what the page shows to the folder that ``SCREENSHOTS`` names, if it does."""
+def save_screenshot(page: Any, name: str, *, whole: bool = False) -> None:
+    """Write what is seen, or the whole page, to the folder that ``SCREENSHOTS`` names, if any."""
     folder = os.environ.get("SCREENSHOTS")
     if not folder:
         return
-    picture = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
-    # 128 colours: a fraction of the size, in pages that are mostly grey
-    small = picture.quantize(128, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    small.save(Path(folder) / f"{name}.png", optimize=True)
+    picture = Image.open(
+        io.BytesIO(page.screenshot(animations="disabled", full_page=whole))
+    ).convert("RGB")
+    for colours in (None, 256, 192, 128, 64):  # the pages are mostly grey
+        small = picture
+        if colours:
+            small = picture.quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        file = io.BytesIO()
+        small.save(file, "PNG", optimize=True)
+        if file.tell() < _LARGEST_BYTES:
+            break
+    (Path(folder) / f"{name}.png").write_bytes(file.getvalue())

@@ -178,7 +178,7 @@ def study(name: str, number: int, *, seed: int = 0) -> list[Dataset]:
     choice = np.random.default_rng([seed, kind.group, number])
     sex = kind.attributes.get("PatientSex") or str(choice.choice(["F", "M"]))
     family = _FAMILY_NAMES[(kind.group * 4 + number + seed) % len(_FAMILY_NAMES)]
-    birth, key = int(choice.integers(1938, 2004)), f"{seed}-{name}-{number}"
+    birth, key = int(choice.integers(1938, 2004)), _key(name, number, seed)
     year, month, day = 2021 + number % 5, int(choice.integers(1, 13)), int(choice.integers(1, 29))
     place = list(KINDS).index(name)
     common: dict[str, Any] = {
@@ -201,10 +201,10 @@ def study(name: str, number: int, *, seed: int = 0) -> list[Dataset]:
     }
     images = []
     for series_number, (description, draw) in enumerate(kind.series.items(), start=1):
-        series_key = f"{key}-{description}"
         shape_seed = [seed, place, number]
         pictures = [
-            draw(np.random.default_rng(shape_seed), level, number % 3 == 1) for level in kind.levels
+            draw(np.random.default_rng(shape_seed), level, has_lesion(number))
+            for level in kind.levels
         ]
         objects = [np.stack(pictures)] if kind.frames else pictures
         for instance, picture in enumerate(objects, start=1):
@@ -212,8 +212,8 @@ def study(name: str, number: int, *, seed: int = 0) -> list[Dataset]:
                 make_object(
                     **common,
                     **_pixels(picture, kind),
-                    SeriesInstanceUID=_uid("series", series_key),
-                    SOPInstanceUID=_uid("image", f"{series_key}-{instance}"),
+                    SeriesInstanceUID=_uid("series", key, description),
+                    SOPInstanceUID=_image_uid(key, description, instance),
                     SeriesDescription=description,
                     SeriesNumber=series_number,
                     InstanceNumber=instance,
@@ -221,6 +221,18 @@ def study(name: str, number: int, *, seed: int = 0) -> list[Dataset]:
                 )
             )
     return images
+
+
+def has_lesion(number: int) -> bool:
+    """Tell whether a patient is ill."""
+    return number % 3 == 1
+
+
+def image_uids(name: str, number: int, *, seed: int = 0) -> list[str]:
+    """Return the SOP Instance UIDs of `study` without drawing it."""
+    kind, key = KINDS[name], _key(name, number, seed)
+    instances = range(1, 2 if kind.frames else len(kind.levels) + 1)
+    return [_image_uid(key, series, instance) for series in kind.series for instance in instances]
 
 
 def collection(*, seed: int = 0) -> Iterator[Dataset]:
@@ -241,6 +253,14 @@ def _place(kind: Kind, instance: int, key: str) -> dict[str, Any]:
         "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
         "ImagePositionPatient": [-192, -192, 60 * instance],
     }
+
+
+def _key(name: str, number: int, seed: int) -> str:
+    return f"{seed}-{name}-{number}"
+
+
+def _image_uid(key: str, series: str, instance: int) -> str:
+    return _uid("image", key, series, str(instance))
 
 
 def _uid(*parts: str) -> str:

@@ -152,6 +152,7 @@ export class StudyFinder {
       this.#shown = "";
       this.#changed(this.#read());
     });
+    byId("start").addEventListener("keydown", (event) => this.#onKey(event));
     this.#form.addEventListener("reset", () => {
       typed.cancel();
       this.#changed({});
@@ -191,8 +192,28 @@ export class StudyFinder {
     }
   }
 
+  /** Draw the rows; whoever has walked to one stays there, although typing went on until just now. */
+  #drawRows(studies) {
+    const list = byId("studies");
+    const before = document.activeElement?.dataset.study;
+    list.replaceChildren(...studies.map(studyRow));
+    if (before) list.querySelector(`[data-study="${before}"]`)?.focus({ preventScroll: true });
+  }
+
+  /** Up and down walk the studies, from the fields too. */
+  #onKey(event) {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    const target = event.target;
+    const walks = target.dataset.study || (step === 1 && /^(search|text)$/.test(target.type));
+    if (!step || !walks || event.altKey || event.ctrlKey || event.metaKey) return;
+    const links = [...byId("studies").querySelectorAll("a")];
+    const to = links[links.indexOf(target) + step];
+    event.preventDefault();
+    (to ?? (step < 0 ? this.#form.elements.patient : target)).focus();
+  }
+
   #draw(studies, more, narrowed) {
-    byId("studies").replaceChildren(...studies.map(studyRow));
+    this.#drawRows(studies);
     const found = counted(studies.length, "study", "studies");
     byId("studies-count").textContent = more
       ? `The first ${found}; type more to narrow them down`

@@ -4,7 +4,7 @@ import { byId, element } from "./elements.js";
 import { toggleSaliency } from "./saliency.js";
 
 const LISTED = [
-  [["←", "→", "↑", "↓"], "Walk the results; in the larger view: other result, other image"],
+  [["←", "→", "↑", "↓"], "Walk studies and results; in the larger view: other result, other image"],
   [["Enter"], "Open the result beside the query"],
   [["+", "−"], "Mark the result as relevant, as not relevant"],
   [["a"], "Search again with the marks"],

@@ -77,6 +77,7 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   logIn();
 });
+byId("submit").disabled = false; // until here the browser would have sent the form by itself
 
 // Nobody should type a password into a node that asks for none.
 const response = await fetch("api/node", { credentials: "same-origin" }).catch(() => null);

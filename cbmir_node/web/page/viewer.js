@@ -62,7 +62,8 @@ export class Viewer {
    */
   show(subject, result, results, level) {
     this.#dialog.classList.toggle("alone", !result);
-    if (!this.#dialog.open) this.#dialog.showModal();
+    const opening = !this.#dialog.open;
+    if (opening) this.#dialog.showModal();
     if (this.#queryShown !== subject) {
       this.#query.show(subject, "Query", this.#queryActions(subject));
       this.#queryShown = subject;
@@ -74,6 +75,7 @@ export class Viewer {
     if (!result) {
       byId("viewer-position").textContent = "Query";
       this.#result.close();
+      if (opening) this.#query.canvas.focus();
       return;
     }
     this.#result.show(result, `Result ${result.rank}`, [
@@ -85,6 +87,8 @@ export class Viewer {
     byId("viewer-position").textContent = `Result ${result.rank} of ${results.length}`;
     byId("viewer-previous").disabled = result === results[0];
     byId("viewer-next").disabled = result === results.at(-1);
+    // a button that is disabled loses the focus, and keys would reach the dialog no longer
+    if (opening || document.activeElement.disabled) this.#result.canvas.focus();
   }
 
   #searchButton(name, testid, example) {
