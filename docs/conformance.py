@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
+from fastapi import FastAPI
 from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import dictionary_description, dictionary_VR, tag_for_keyword
 from pydicom.sr._concepts_dict import concepts
@@ -28,7 +29,7 @@ from cbmir_node.answers.private_elements import (
 from cbmir_node.archive.incoming import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from cbmir_node.catalog.keys import LEVELS, UNIQUE_KEY, Level
 from cbmir_node.catalog.query.hierarchy import matched_keys, supported_keys
-from cbmir_node.config.settings import DicomSettings
+from cbmir_node.config import DicomSettings
 from cbmir_node.dicom.contexts import (
     Service,
     View,
@@ -41,6 +42,9 @@ from cbmir_node.dicom.contexts import (
 from cbmir_node.dicom.similarity_sop_class import SIMILARITY_FIND
 from cbmir_node.dicom.statuses import MEANINGS
 from cbmir_node.retention.rejection_notes import CAUSE_OF_TITLE
+from cbmir_node.web import dicomweb
+from cbmir_node.web.dicomweb.resources import ROOT
+from cbmir_node.web.services import WebServices
 
 PAGE = Path(__file__).resolve().with_name("conformance.md")
 _REGION = re.compile(r"(?<=<!-- table: )([\w-]+)( -->\n).*?(?=<!-- end of table -->)", re.S)
@@ -67,6 +71,13 @@ _MATCHING = {
     "SQ": "sequence",
 }
 """Kinds of matching by VR (PS3.4 C.2.2.2), where it is not single value and wildcard."""
+
+_TRANSACTIONS = {
+    "Search": ("Search (QIDO-RS)", "`pull`"),
+    "Retrieve": ("Retrieve (WADO-RS)", "`pull`"),
+    "Store": ("Store (STOW-RS)", "no"),
+}
+"""Tag of DICOMweb routes to the transaction, and whether the node uses it at others."""
 
 
 def conformance_page(written: str) -> str:
@@ -113,6 +124,23 @@ def _services_table() -> str:
     storage = "Storage SOP classes, [8.6](#86-storage-sop-classes)"
     rows.insert(1, (storage, "C-MOVE, C-GET, forwarding", "yes", "no"))
     return _table(["SOP class", "user (SCU)", "provider (SCP): CBMIR", "… CBMIR_SIM"], rows)
+
+
+def _dicomweb_table() -> str:
+    app = FastAPI()
+    app.include_router(dicomweb.router(cast(WebServices, None)))  # nothing is asked of it here
+    resources: dict[tuple[str, str], list[str]] = {}
+    for path, operations in app.openapi()["paths"].items():
+        for method, operation in operations.items():
+            named = resources.setdefault((operation["tags"][0], method.upper()), [])
+            named.append(f"`{path.removeprefix(ROOT)}`")
+    rows = [
+        (*_TRANSACTIONS[tag], f"{method} {', '.join(resources[tag, method])}")
+        for tag, method in sorted(
+            resources, key=lambda one: (list(_TRANSACTIONS).index(one[0]), one)
+        )
+    ]
+    return _table(["transaction", "user agent", "origin server"], rows)
 
 
 def _contexts_table(view: View) -> str:
@@ -221,6 +249,7 @@ def _meaning_of(code: str) -> str:
 
 TABLES: Mapping[str, Callable[[], str]] = {
     "services": _services_table,
+    "dicomweb": _dicomweb_table,
     "identification": _identification_table,
     "contexts-of-cbmir": partial(_contexts_table, "main"),
     "contexts-of-cbmir-sim": partial(_contexts_table, "similarity"),

@@ -1,4 +1,4 @@
-"""The identifiers of C-FIND responses (PS3.4 C.4.1.1.3.2)."""
+"""Matches of a query as data sets: identifiers of C-FIND responses (PS3.4 C.4.1.1.3.2), QIDO-RS."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 
 
 def make_answer(match: Match, keys: QueryKeys, settings: Settings) -> Dataset:
-    """Return one response identifier.
+    """Return what is answered of one match.
 
     Parameters
     ----------

@@ -15,6 +15,8 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 Level = Literal["PATIENT", "STUDY", "SERIES", "IMAGE"]
 LEVELS: tuple[Level, ...] = ("PATIENT", "STUDY", "SERIES", "IMAGE")
+StudyRootLevel = Literal["STUDY", "SERIES", "IMAGE"]
+"""Levels of the Study Root model (PS3.4 C.6.2.1): those that images can be looked for at."""
 
 
 @dataclass(frozen=True)

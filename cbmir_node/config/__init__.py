@@ -5,24 +5,20 @@ Sources, later ones win: the defaults in `settings`, a TOML file, environment va
 names it.
 """
 
+from cbmir_node.config.dicom_port import DicomSettings, PeerSettings
+from cbmir_node.config.http_port import HttpSettings, Right, TokenSettings, UserSettings
 from cbmir_node.config.loading import load_settings, setting_keys
 from cbmir_node.config.settings import (
     ArchiveSettings,
     CatalogSettings,
-    DicomSettings,
     EmbeddingSettings,
     ForwardingRule,
     ForwardingSettings,
-    HttpSettings,
     ImagingSettings,
     IndexSettings,
-    PeerSettings,
     RetentionSettings,
-    Right,
     SearchSettings,
     Settings,
-    TokenSettings,
-    UserSettings,
     WorkerSettings,
 )
 

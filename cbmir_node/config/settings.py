@@ -2,221 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import platformdirs
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
-_LOOPBACK = re.compile(r"^(127\.\d+\.\d+\.\d+|localhost|::1)$")
+from cbmir_node.config.dicom_port import AETitle, DicomSettings, PeerSettings
+from cbmir_node.config.http_port import HttpSettings
+from cbmir_node.config.section import Section, listed
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _only_loopback(host: str) -> str:
-    if not _LOOPBACK.match(host):
-        raise ValueError(
-            "must be a loopback address: without access rules the node serves this machine only"
-        )
-    return host
-
-
-def _listed(texts: object) -> object:
-    """Return the parts of a text with commas; anything else as it is."""
-    if not isinstance(texts, str):
-        return texts
-    return tuple(part.strip() for part in texts.split(",") if part.strip())
-
-
-LoopbackHost = Annotated[str, AfterValidator(_only_loopback)]
-
-
-def _valid_ae_title(title: str) -> str:
-    if not re.fullmatch(
-        r"[\x21-\x5b\x5d-\x7e](?:[\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?", title
-    ):
-        raise ValueError("must be 1-16 printable characters without backslash (PS3.5 VR AE)")
-    return title
-
-
-AETitle = Annotated[str, AfterValidator(_valid_ae_title)]
-
-
-class DicomSettings(_Section):
-    """The DICOM wire."""
-
-    host: LoopbackHost = Field(
-        "127.0.0.1", description="address to listen on; only loopback for now"
-    )
-    port: int = Field(11112, ge=0, le=65535, description="TCP port; 0 takes a free one")
-    ae_title: AETitle = Field("CBMIR", description="title that stores and answers ordinary queries")
-    similarity_ae_title: AETitle = Field(
-        "CBMIR_SIM", description="title whose STUDY level C-FIND answers with similar studies"
-    )
-    max_associations: int = Field(100, ge=1, description="associations served at the same time")
-    max_pdu_bytes: int = Field(
-        131072, ge=4096, le=16777216, description="largest PDU offered and accepted"
-    )
-    association_timeout_s: float = Field(
-        30, gt=0, description="wait for an association request or a release"
-    )
-    idle_timeout_s: float = Field(60, gt=0, description="wait for the next message")
-    pdu_timeout_s: float = Field(30, gt=0, description="wait for the rest of a PDU once begun")
-    max_find_results: int = Field(
-        10000, ge=1, description="matches returned by one ordinary C-FIND"
-    )
-    rank_in: Literal["", "StudyDescription", "StudyID", "SeriesDescription"] = Field(
-        "",
-        description="text key that carries rank and similarity for viewers without private tags",
-    )
-
-    @model_validator(mode="after")
-    def _distinct_ae_titles(self) -> DicomSettings:
-        if self.ae_title == self.similarity_ae_title:
-            raise ValueError("similarity_ae_title must differ from ae_title")
-        return self
-
-
-class PeerSettings(_Section):
-    """Another DICOM node that this one calls; its key in `Settings.peers` is its AE title."""
-
-    host: str = Field(min_length=1, description="host name or address")
-    port: int = Field(ge=1, le=65535, description="TCP port")
-
-
-Right = Literal["read", "store", "administer"]
-
-
-class _Caller(_Section):
-    rights: tuple[Right, ...] = Field(
-        ("read",),
-        description="read: search, view, send to a peer; store: add images; administer: the rest",
-    )
-
-
-class UserSettings(_Caller):
-    """A person who logs in; the key in `HttpSettings.users` is the name."""
-
-    password_hash: str = Field(
-        pattern=r"^scrypt(\$\d+){3}(\$[A-Za-z0-9+/]+=*){2}$",
-        description="what `cbmir-node access user` prints",
-    )
-
-
-class TokenSettings(_Caller):
-    """A program that sends ``Authorization: Bearer``; the key in `HttpSettings.tokens` names it."""
-
-    sha256: str = Field(
-        pattern=r"^[0-9a-f]{64}$", description="what `cbmir-node access token` prints"
-    )
-
-
-class HttpSettings(_Section):
-    """The HTTP port: the page, DICOMweb, health and metrics."""
-
-    host: str = Field(
-        "127.0.0.1",
-        min_length=1,
-        description="address to listen on; other than loopback only with users or tokens",
-    )
-    port: int = Field(8080, ge=0, le=65535, description="TCP port; 0 takes a free one")
-    names: tuple[str, ...] = Field(
-        (), description="host names under which clients reach it; localhost and addresses always"
-    )
-    certificate: Path | None = Field(None, description="TLS certificate chain, PEM")
-    private_key: Path | None = Field(None, description="TLS private key, PEM")
-    users: dict[str, UserSettings] = Field(
-        default_factory=dict, description="people who log in, by name: {password_hash, rights}"
-    )
-    tokens: dict[str, TokenSettings] = Field(
-        default_factory=dict, description="programs, by name: {sha256, rights}"
-    )
-    session_hours: float = Field(8, gt=0, description="how long an unused login lasts")
-    allowed_origins: tuple[str, ...] = Field(
-        (), description="origins of browser viewers that may use DICOMweb here, as https://viewer"
-    )
-    max_request_mib: int = Field(4096, ge=1, description="largest body of a request, MiB")
-    max_example_mib: int = Field(
-        256, ge=1, description="largest file dropped as an example that is not stored, MiB"
-    )
-    request_timeout_s: float = Field(
-        30, gt=0, description="longest silence of a client within a request"
-    )
-    max_connections: int = Field(500, ge=1, description="connections open at the same time")
-    viewers: dict[str, str] = Field(
-        default_factory=dict,
-        description="links to viewers by name: URL with {StudyInstanceUID} in it",
-    )
-
-    @property
-    def only_this_machine(self) -> bool:
-        """Tell whether no other machine can reach the port."""
-        return _LOOPBACK.match(self.host) is not None
-
-    @property
-    def needs_credentials(self) -> bool:
-        """Tell whether callers have to say who they are."""
-        return bool(self.users or self.tokens)
-
-    @model_validator(mode="after")
-    def _strangers_need_credentials(self) -> HttpSettings:
-        if not (self.only_this_machine or self.needs_credentials):
-            raise ValueError(
-                f"host: {self.host} is not loopback; configure http.users or http.tokens first"
-                " (`cbmir-node access`), as anybody who reaches the port could see every patient"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _certificate_with_key(self) -> HttpSettings:
-        if (self.certificate is None) != (self.private_key is None):
-            raise ValueError("certificate and private_key belong together")
-        return self
-
-    @field_validator("names", "allowed_origins", mode="before")
-    @classmethod
-    def _from_text(cls, texts: object) -> object:
-        """Take ``node,node.example`` too: an environment variable holds no list."""
-        return _listed(texts)
-
-    @field_validator("names")
-    @classmethod
-    def _only_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
-                raise ValueError(f"{name}: must be a host name, without scheme and port")
-        return names
-
-    @field_validator("allowed_origins")
-    @classmethod
-    def _only_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in origins:
-            if not re.fullmatch(r"https?://[a-z0-9._-]+(:\d+)?", origin):
-                raise ValueError(
-                    f"{origin}: must be scheme, host and port in lower case, as https://viewer"
-                )
-        return origins
-
-    @field_validator("viewers")
-    @classmethod
-    def _links_name_the_study(cls, viewers: dict[str, str]) -> dict[str, str]:
-        for name, url in viewers.items():
-            if not re.match(r"https?://", url) or "{StudyInstanceUID}" not in url:
-                raise ValueError(f"{name}: must be an http(s) URL with {{StudyInstanceUID}} in it")
-        return viewers
-
-
-class ArchiveSettings(_Section):
+class ArchiveSettings(Section):
     """Received objects on disk."""
 
     path: Path | None = Field(None, description="folder of the objects; default DATA_DIR/archive")
@@ -229,7 +26,7 @@ class ArchiveSettings(_Section):
     max_object_mib: int = Field(4096, ge=1, description="largest object accepted, MiB")
 
 
-class CatalogSettings(_Section):
+class CatalogSettings(Section):
     """The database of tags, work states and vectors."""
 
     url: str | None = Field(
@@ -239,7 +36,7 @@ class CatalogSettings(_Section):
     group_commit: int = Field(128, ge=1, description="received objects that may share one commit")
 
 
-class RetentionSettings(_Section):
+class RetentionSettings(Section):
     """How long pixels stay; tags and vectors stay whatever becomes of the pixels."""
 
     retain: Literal["all", "days", "none"] = Field(
@@ -264,7 +61,7 @@ class RetentionSettings(_Section):
         return self
 
 
-class ForwardingRule(_Section):
+class ForwardingRule(Section):
     """Which received objects go on to a peer; an empty list of conditions passes any."""
 
     to: AETitle = Field(description="AE title, one of peers")
@@ -272,7 +69,7 @@ class ForwardingRule(_Section):
     modalities: tuple[str, ...] = Field((), description="Modality of the object")
 
 
-class ForwardingSettings(_Section):
+class ForwardingSettings(Section):
     """Sending received objects on."""
 
     rules: tuple[ForwardingRule, ...] = Field(
@@ -285,7 +82,7 @@ class ForwardingSettings(_Section):
     give_up_days: float = Field(7, gt=0, description="how long a failing object is tried again")
 
 
-class ImagingSettings(_Section):
+class ImagingSettings(Section):
     """From DICOM pixels to pictures."""
 
     frames_per_instance: int = Field(
@@ -301,7 +98,7 @@ class ImagingSettings(_Section):
     )
 
 
-class EmbeddingSettings(_Section):
+class EmbeddingSettings(Section):
     """The network."""
 
     provider: Literal["auto", "cuda", "cpu"] = Field(
@@ -314,7 +111,7 @@ class EmbeddingSettings(_Section):
     )
 
 
-class IndexSettings(_Section):
+class IndexSettings(Section):
     """Vector search."""
 
     device: Literal["auto", "gpu", "cpu"] = Field(
@@ -325,7 +122,7 @@ class IndexSettings(_Section):
     )
 
 
-class SearchSettings(_Section):
+class SearchSettings(Section):
     """Similarity queries."""
 
     results: int = Field(20, ge=1, le=1000, description="answers when the query names no number")
@@ -361,10 +158,10 @@ class SearchSettings(_Section):
     @classmethod
     def _from_text(cls, tags: object) -> object:
         """Take ``Modality,PatientSex`` too: an environment variable holds no list."""
-        return _listed(tags)
+        return listed(tags)
 
 
-class WorkerSettings(_Section):
+class WorkerSettings(Section):
     """The embedding worker."""
 
     lease_s: float = Field(300, gt=1, description="how long a claimed instance is held by a worker")
@@ -372,7 +169,7 @@ class WorkerSettings(_Section):
     poll_s: float = Field(0.3, gt=0, description="wait between looks into an empty queue")
 
 
-class Settings(_Section):
+class Settings(Section):
     """The whole settings tree."""
 
     data_dir: Path = Field(

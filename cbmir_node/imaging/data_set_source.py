@@ -65,12 +65,27 @@ class DataSetSource:
         return list(self._elements(None))
 
     def skip_fragments(self) -> None:
-        """Go behind encapsulated pixels, item by item (PS3.5 Annex A.4)."""
+        """Go behind encapsulated pixels."""
+        for _ in self.items():
+            pass
+
+    def items(self) -> Iterator[int]:
+        """Yield the length of each item of encapsulated pixels, the offset table's first.
+
+        The file is at the item's value each time, and behind the pixels in the end (PS3.5 A.4).
+
+        Raises
+        ------
+        PixelError
+            They have no end.
+        """
         while len(head := self.file.read(8)) == 8:
             group, number, length = struct.unpack("<HHL", head)
             if group << 16 | number == _SEQUENCE_END:
                 return
-            self.file.seek(length, 1)
+            end = self.file.tell() + length
+            yield length
+            self.file.seek(end)
         raise PixelError("the encapsulated pixels have no end")
 
     def _elements(

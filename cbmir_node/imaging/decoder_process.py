@@ -8,10 +8,7 @@ start says nothing about the object.
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
-import os
-import resource
 import signal
 import time
 from collections.abc import Callable
@@ -22,8 +19,9 @@ from types import TracebackType
 from typing import Any, Final, cast
 
 from cbmir_node.config import ImagingSettings
-from cbmir_node.errors import CbmirError, DecoderDiedError, DecoderUnavailableError
-from cbmir_node.imaging.frame_values import frame_values
+from cbmir_node.errors import DecoderDiedError, DecoderUnavailableError
+from cbmir_node.imaging.decoder_child import PROGRESS, Answer, Job, serve
+from cbmir_node.imaging.frame_values import FrameValues, frame_values
 from cbmir_node.imaging.image_files import secondary_capture
 from cbmir_node.imaging.network_frames import (
     NetworkInputFrame,
@@ -32,19 +30,13 @@ from cbmir_node.imaging.network_frames import (
 )
 from cbmir_node.imaging.network_input import Preprocessing
 from cbmir_node.imaging.pictures import Picture, pictures
-from cbmir_node.imaging.rendering import FrameValues, Rendering, render
-from cbmir_node.imaging.single_frames import native_frame, stored_frame
+from cbmir_node.imaging.rendering import Rendering, render
+from cbmir_node.imaging.single_frames import encoded_frame, native_frame
 from cbmir_node.imaging.transcoding import transcode
 
 _START_TIMEOUT_S: Final = 120.0
-_ALARM_GRACE_S: Final = 2
 _EXIT_TIMEOUT_S: Final = 10
 _POLL_S: Final = 0.2
-_MIB: Final = 1 << 20
-
-_Job = tuple[Callable[..., Any], tuple[Any, ...]]
-_Answer = tuple[Exception | None, Any]
-_PROGRESS: Final = None  # comes before the answer, as often as there is any
 
 
 class DecoderProcess:
@@ -136,9 +128,9 @@ class DecoderProcess:
         """Return a frame's uncompressed pixels, see `single_frames.native_frame`."""
         return cast(bytes, self._ask(native_frame, path, frame_number))
 
-    def stored_frame(self, path: Path, frame_number: int) -> bytes:
-        """Return a compressed frame as it is, see `single_frames.stored_frame`."""
-        return cast(bytes, self._ask(stored_frame, path, frame_number))
+    def encoded_frame(self, path: Path, frame_number: int) -> bytes:
+        """Return a compressed frame as it is, see `single_frames.encoded_frame`."""
+        return cast(bytes, self._ask(encoded_frame, path, frame_number))
 
     def secondary_capture(
         self, picture: Path, modality: str, destination: Path, name: str = ""
@@ -153,7 +145,7 @@ class DecoderProcess:
         give_up: Callable[[], bool] = lambda: False,
     ) -> Any:
         connection = self._start()
-        job: _Job = (function, arguments)
+        job: Job = (function, arguments)
         try:
             connection.send(job)
             error, content = self._answer(connection, give_up)
@@ -168,15 +160,15 @@ class DecoderProcess:
             self.close()
         raise error
 
-    def _answer(self, connection: Connection[Any, Any], give_up: Callable[[], bool]) -> _Answer:
+    def _answer(self, connection: Connection[Any, Any], give_up: Callable[[], bool]) -> Answer:
         """Wait for the answer as long as the child gets on."""
         last_heard = time.monotonic()
         while True:
             left = last_heard + self._settings.decode_timeout_s - time.monotonic()
             if connection.poll(max(0.0, min(left, _POLL_S))):
                 heard = connection.recv()
-                if heard is not _PROGRESS:
-                    return cast(_Answer, heard)
+                if heard is not PROGRESS:
+                    return cast(Answer, heard)
                 last_heard = time.monotonic()
             elif left <= 0:
                 raise self._too_long()
@@ -206,7 +198,7 @@ class DecoderProcess:
         connection, child_end = context.Pipe()
         with child_end:  # closed here, so that the child's death is an end of file
             self._process = context.Process(
-                target=_serve,
+                target=serve,
                 args=(child_end, self._settings.decode_memory_mib, self._settings.decode_timeout_s),
                 name="cbmir-decoder",
                 daemon=True,
@@ -256,55 +248,3 @@ def _unavailable(reason: str) -> DecoderUnavailableError:
 
 def _in_words(code: int | None) -> str:
     return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-
-
-def _serve(connection: Connection[Any, Any], memory_mib: int, timeout_s: float) -> None:
-    """Run the child: answer jobs until the parent closes the pipe or dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    logging.disable(logging.CRITICAL)  # pydicom logs what ends up in the answer
-    _limit_memory(memory_mib)
-
-    def limit_time() -> None:
-        # should the parent be killed meanwhile, nobody else ends a codec that never returns
-        signal.setitimer(signal.ITIMER_REAL, timeout_s + _ALARM_GRACE_S)
-
-    def progress() -> None:
-        limit_time()
-        connection.send(_PROGRESS)
-
-    try:
-        connection.send("ready")
-        while True:
-            job = connection.recv()
-            limit_time()
-            connection.send(_answer(job, memory_mib, progress))
-            signal.setitimer(signal.ITIMER_REAL, 0)
-    except (EOFError, ConnectionError):
-        return
-
-
-def _answer(job: _Job, memory_mib: int, progress: Callable[[], None]) -> _Answer:
-    function, arguments = job
-    if function is transcode:  # of all frames: it may take as long as it gets on
-        arguments = (*arguments, progress)
-    try:
-        return None, function(*arguments)
-    except (CbmirError, OSError) as error:
-        return error, None
-    except MemoryError:
-        return DecoderDiedError(f"decoding needed more than {memory_mib} MiB"), None
-
-
-def _limit_memory(memory_mib: int) -> None:
-    """Limit the address space to what is mapped now plus the limit.
-
-    Libraries and thread stacks map hundreds of MiB that decoding does not use, more on machines
-    with many cores; counting them would make the setting mean something else on each.
-    """
-    mapped_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    limit = mapped_pages * os.sysconf("SC_PAGE_SIZE") + memory_mib * _MIB
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    if hard != resource.RLIM_INFINITY:
-        limit = min(limit, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -6,7 +6,7 @@ Pixels come from strangers: outside of tests call it through `DecoderProcess`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +25,37 @@ from cbmir_node.imaging.image_pixel import GREY
 from cbmir_node.imaging.lookup_tables import LookupTable
 from cbmir_node.imaging.opened_frames import open_frame
 from cbmir_node.imaging.pixel_source import PixelSource
-from cbmir_node.imaging.rendering import FrameValues, Rendering, fitting_size
+from cbmir_node.imaging.rendering import Rendering, fitting_size
 
 _LARGEST: Final = 65535
+
+
+class FrameValues(NamedTuple):
+    """One frame's values, for a viewer that changes the window itself.
+
+    Attributes
+    ----------
+    values : uint16 [H, W] or uint8 [H, W, 3]
+        Grey: the modality value is ``minimum + value * step``. Colour: RGB.
+    minimum, step : float
+        In units of the modality (Hounsfield units for CT); 0 and 1 for colour.
+    window_center, window_width : float
+        What `display_picture` shows: black at centre - width / 2, white at centre + width / 2.
+    inverted : bool
+        The smallest value is white.
+    number_of_frames, rows, columns : int
+        Of the object.
+    """
+
+    values: npt.NDArray[Any]
+    minimum: float
+    step: float
+    window_center: float
+    window_width: float
+    inverted: bool
+    number_of_frames: int
+    rows: int
+    columns: int
 
 
 def frame_values(path: Path, frame_number: int, longest_side: int) -> FrameValues:

@@ -1,4 +1,4 @@
-"""The narrow interface of this package: a DICOM file in, display pictures out.
+"""A DICOM file in, display pictures of the frames that stand for it out.
 
 Pixels come from strangers: outside of tests call it through `DecoderProcess`.
 """

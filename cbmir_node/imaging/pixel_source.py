@@ -70,10 +70,16 @@ class PixelSource:
         Frames must fill whole bytes (`ImagePixel.frame_bits`).
         """
         size = self.image.frame_bits // 8
-        self._element.value.seek(self._element.position + index * size)
-        cells = self._element.value.read(size)
-        swap = self._element.transfer_syntax == ExplicitVRBigEndian
-        return byte_swapped(cells, self._element.vr) if swap else cells
+        start, end = index * size, (index + 1) * size
+        if self._element.transfer_syntax != ExplicitVRBigEndian:
+            return self._read(start, end)
+        first = start - start % 2  # a word may belong to two frames of single bytes
+        words = byte_swapped(self._read(first, end + end % 2), self._element.vr)
+        return words[start - first : end - first]
+
+    def _read(self, start: int, end: int) -> bytes:
+        self._element.value.seek(self._element.position + start)
+        return self._element.value.read(end - start)
 
     def codestream(self, index: int) -> bytes:
         """Return all fragments of the encapsulated frame at `index`."""

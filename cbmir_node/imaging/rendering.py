@@ -1,4 +1,4 @@
-"""Frames for people: as JPEG or PNG, or as values that a viewer windows itself.
+"""Frames for people, as JPEG or PNG.
 
 Pixels come from strangers: outside of tests call it through `DecoderProcess`.
 """
@@ -8,10 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from cbmir_node.errors import SelectionError
@@ -59,34 +58,6 @@ class Rendering:
     window: tuple[float, float, Function] | None = None
     viewport: tuple[int, int] | None = None
     region: tuple[float, float, float, float] | None = None
-
-
-class FrameValues(NamedTuple):
-    """One frame's values, for a viewer that changes the window itself (`frame_values`).
-
-    Attributes
-    ----------
-    values : uint16 [H, W] or uint8 [H, W, 3]
-        Grey: the modality value is ``minimum + value * step``. Colour: RGB.
-    minimum, step : float
-        In units of the modality (Hounsfield units for CT); 0 and 1 for colour.
-    window_center, window_width : float
-        What `display_picture` shows: black at centre - width / 2, white at centre + width / 2.
-    inverted : bool
-        The smallest value is white.
-    number_of_frames, rows, columns : int
-        Of the object.
-    """
-
-    values: npt.NDArray[Any]
-    minimum: float
-    step: float
-    window_center: float
-    window_width: float
-    inverted: bool
-    number_of_frames: int
-    rows: int
-    columns: int
 
 
 THUMBNAIL: Final = Rendering(quality=80, longest_side=256)

@@ -52,7 +52,7 @@ def native_frame(path: Path, frame_number: int) -> bytes:
         return NativePixels(image).encode(frame.values)
 
 
-def stored_frame(path: Path, frame_number: int) -> bytes:
+def encoded_frame(path: Path, frame_number: int) -> bytes:
     """Return the codestream of a compressed frame; parameters and errors as `native_frame`."""
     with open_frame(path, frame_number, pictures_only=False) as (pixels, index):
         if pixels.transfer_syntax in NATIVE:

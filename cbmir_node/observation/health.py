@@ -22,8 +22,8 @@ from cbmir_node.retention.duty import RetentionDuty
 from cbmir_node.search.engine import SimilaritySearch
 from cbmir_node.stores import Stores
 from cbmir_node.supervisor import WorkerSupervisor
-from cbmir_node.web.health import Values
-from cbmir_node.web.report import (
+from cbmir_node.web.node_health import Values
+from cbmir_node.web.node_report import (
     Associations,
     DiskReport,
     EmbeddingStates,
@@ -39,12 +39,12 @@ from cbmir_node.web.report import (
 
 
 class NodeObservation:
-    """Looks at the parts of a running node; see `cbmir_node.web.health.NodeHealth`.
+    """Looks at the parts of a running node; see `cbmir_node.web.node_health.NodeHealth`.
 
     Parameters
     ----------
     registry : CollectorRegistry
-        Of the metrics that are counted where they happen.
+        Of the metrics that are counted where they happen; gets those of the process, too.
     index_problem : callable
         Returns why the index is not up to date; empty when it is.
     counts, rates, troubles : CatalogCounts, RateSampler, RecentTroubles

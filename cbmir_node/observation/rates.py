@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from cbmir_node.errors import CbmirError
 from cbmir_node.observation.counts import CatalogCounts
-from cbmir_node.web.report import Rates
+from cbmir_node.web.node_report import Rates
 
 INTERVAL_S = 20.0
 _SAMPLES = 3600 // int(INTERVAL_S) + 1

@@ -19,10 +19,11 @@ import numpy as np
 
 from cbmir_node.catalog.keys import KEYS
 from cbmir_node.catalog.reception.records import RECORD_KEYWORDS, read_attributes
-from cbmir_node.catalog.reception.representation import number_of
+from cbmir_node.catalog.reception.representation import frame_count
 from cbmir_node.errors import OutOfSpaceError, UnknownExampleError, UploadError
 from cbmir_node.imaging.decoder_pool import DecoderPool
-from cbmir_node.imaging.rendering import THUMBNAIL, FrameValues, Rendering
+from cbmir_node.imaging.frame_values import FrameValues
+from cbmir_node.imaging.rendering import THUMBNAIL
 from cbmir_node.intake import Intake, Receipt
 from cbmir_node.presentation.decoding import decode_with
 from cbmir_node.presentation.example_files import ExampleKind, write_dicom_file
@@ -45,7 +46,8 @@ MOST_BYTES: Final = 4 << 30
 SOURCE: Final = "page"
 """Where the catalogue says that a stored example came from."""
 
-_MODALITY: Final = re.compile(r"[A-Z0-9_ ]{0,16}")  # a CS (PS3.5 section 6.2)
+MODALITY_PATTERN: Final = r"[A-Z0-9_ ]{0,16}"
+"""A CS (PS3.5 section 6.2), or none."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ class TemporaryExamples:
         PixelError, DecoderUnavailableError, ModelError, OutOfSpaceError
             It cannot be embedded or kept.
         """
-        if not _MODALITY.fullmatch(modality):
+        if not re.fullmatch(MODALITY_PATTERN, modality):
             raise UploadError("a modality is up to 16 capital letters and digits, as CR or MR")
         token = secrets.token_urlsafe(24)
         path = self._folder / f"{token}.dcm"
@@ -224,13 +226,9 @@ class TemporaryExamples:
 
     def thumbnail(self, token: str, frame_number: int) -> bytes:
         """Return a small JPEG; raises as `get` and `DecoderProcess.render`."""
-        return self.rendered(token, frame_number, THUMBNAIL)
-
-    def rendered(self, token: str, frame_number: int, rendering: Rendering) -> bytes:
-        """Return a frame as JPEG or PNG; raises as `thumbnail`."""
         path = self.get(token).path
         return decode_with(
-            self._decoders, lambda decoder: decoder.render(path, frame_number, rendering)
+            self._decoders, lambda decoder: decoder.render(path, frame_number, THUMBNAIL)
         )
 
     def values(self, token: str, frame_number: int, longest_side: int) -> FrameValues:
@@ -262,7 +260,7 @@ class TemporaryExamples:
             example=example,
             predictions=tuple(best_predictions(embeddings.probabilities, description.labels)),
             frame_numbers=tuple(frame.frame_number for frame in frames),
-            number_of_frames=max(1, number_of(attributes["NumberOfFrames"]) or 1),
+            number_of_frames=frame_count(attributes["NumberOfFrames"]),
         )
 
     def _keep(self, example: TemporaryExample) -> None:

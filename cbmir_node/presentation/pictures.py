@@ -7,13 +7,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, TypeVar
 
-from cbmir_node.catalog.query.covers import CoverLevel, cover_image
+from cbmir_node.catalog.keys import StudyRootLevel
+from cbmir_node.catalog.query.covers import cover_image
 from cbmir_node.catalog.query.retrieval import stored_objects
 from cbmir_node.catalog.vectors.thumbnails import read_thumbnail
+from cbmir_node.config import Settings
 from cbmir_node.errors import NotKeptError, SelectionError
 from cbmir_node.imaging.decoder_pool import DecoderPool
 from cbmir_node.imaging.decoder_process import DecoderProcess
-from cbmir_node.imaging.rendering import THUMBNAIL, FrameValues, Rendering
+from cbmir_node.imaging.frame_values import FrameValues
+from cbmir_node.imaging.rendering import THUMBNAIL, Rendering
 from cbmir_node.presentation.decoding import decode_with
 from cbmir_node.stores import Stores
 
@@ -51,7 +54,7 @@ class Pictures:
         if len(found) != 1:
             raise SelectionError(f"the node has no object {sop_instance_uid[:64]!r}; search again")
         if not found[0].path:
-            raise NotKeptError(self._where_else())
+            raise not_kept(self._stores.settings)
         return self._stores.archive.path(found[0].path)
 
     def thumbnail(self, sop_instance_uid: str, frame_number: int | None = None) -> bytes:
@@ -80,7 +83,7 @@ class Pictures:
         path = self.path(sop_instance_uid)
         return self._decode(lambda decoder: decoder.values(path, frame_number, longest_side))
 
-    def cover(self, level: CoverLevel, uid: str) -> tuple[str, int]:
+    def cover(self, level: StudyRootLevel, uid: str) -> tuple[str, int]:
         """Return the SOP Instance UID and frame number that stand for a study, series or image."""
         found = cover_image(self._stores.catalog, level, uid)
         if found is None:
@@ -93,7 +96,9 @@ class Pictures:
     def _decode(self, job: Callable[[DecoderProcess], T]) -> T:
         return decode_with(self._decoders, job)
 
-    def _where_else(self) -> str:
-        peer = self._stores.settings.retention.retrieve_from
-        where = f"from {peer} (retention.retrieve_from)" if peer else "where it came from"
-        return f"its pixels are not kept here any more; retrieve it {where}"
+
+def not_kept(settings: Settings) -> NotKeptError:
+    """Return the error of an image whose pixels are not kept here: it says who has them."""
+    peer = settings.retention.retrieve_from
+    where = f"from {peer} (retention.retrieve_from)" if peer else "where it came from"
+    return NotKeptError(f"its pixels are not kept here any more; retrieve it {where}")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cbmir_node.catalog.vectors.lookup import Group, Int64Array, Places, VectorLookup
+from cbmir_node.catalog.vectors.lookup import VectorLookup
+from cbmir_node.catalog.vectors.places import Group, Int64Array, Places
 from cbmir_node.errors import NotEmbeddedError, UnknownExampleError
 from cbmir_node.index import VectorArray
 from cbmir_node.search.comparison import Comparison

@@ -9,12 +9,14 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from cbmir_node.catalog.keys import StudyRootLevel
+
 Method = Literal["cosine", "euclidean", "hamming"]
 METHODS: tuple[Method, ...] = ("cosine", "euclidean", "hamming")
 SameTag = Literal["Modality", "BodyPartExamined", "PatientSex", "PatientAge"]
 SAME_TAGS: tuple[SameTag, ...] = ("Modality", "BodyPartExamined", "PatientSex", "PatientAge")
 """Tags in which candidates may be asked to be like the example."""
-SimilarityLevel = Literal["STUDY", "SERIES", "IMAGE"]
+SimilarityLevel = StudyRootLevel
 MAX_EXAMPLES = 100
 """Positive examples of a query, and negative ones."""
 

@@ -1,45 +1,62 @@
-"""What the HTTP port shows of the node's health, for people, orchestrators and Prometheus."""
+"""Health for orchestrators, and metrics for Prometheus."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Any
 
-from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from cbmir_node.web.report import NodeReport
+from cbmir_node.web.access.callers import caller_of
+from cbmir_node.web.access.rights import MAY_READ
+from cbmir_node.web.node_health import NodeHealth
 
 # or there were a second series beside each, of when it was first counted
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves it without types
 
-Values = tuple[str, Mapping[str, float]]
-"""A metric's meaning, and label value → value; one nameless label value is ''."""
 
+def router(health: NodeHealth) -> APIRouter:
+    """Build the routes that orchestrators and Prometheus ask."""
+    routes = APIRouter(tags=["health"])
 
-class NodeHealth(Protocol):
-    """What the node tells of itself.
+    @routes.get("/healthz")
+    def healthz() -> JSONResponse:
+        """Tell that the process runs and answers."""
+        return JSONResponse({"status": "ok"})
 
-    Attributes
-    ----------
-    registry : CollectorRegistry
-        Of metrics that are counted where they happen.
-    """
+    @routes.get(
+        "/readyz",
+        responses={503: {"description": "It cannot, and why", "content": {"application/json": {}}}},
+    )
+    def readyz(request: Request) -> JSONResponse:
+        """Tell whether the node can receive, embed and answer; the reasons if not, to readers."""
+        problems = health.problems()
+        told: dict[str, Any] = {"status": "not ready" if problems else "ready"}
+        caller = caller_of(request)
+        if caller is not None and "read" in caller.rights:
+            told["problems"] = problems
+        return JSONResponse(told, status_code=503 if problems else 200)
 
-    registry: CollectorRegistry
+    @routes.get(
+        "/metrics",
+        dependencies=[MAY_READ],
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {}}}},
+    )
+    def metrics() -> Response:
+        """Return metrics for Prometheus."""
+        return Response(_metrics_text(health), media_type=CONTENT_TYPE_LATEST)
 
-    def problems(self) -> list[str]:
-        """Return why the node cannot do its work right now; empty when it can."""
-
-    def gauges(self) -> Mapping[str, Values]:
-        """Return present values by the name of their metric."""
-
-    def counters(self) -> Mapping[str, Values]:
-        """Return the same for counts that only grow."""
-
-    def report(self) -> NodeReport:
-        """Return what an administrator sees."""
+    return routes
 
 
 class _NodeCollector(Collector):
@@ -66,7 +83,7 @@ def _filled(family: GaugeMetricFamily | CounterMetricFamily, values: Mapping[str
     return family
 
 
-def metrics_text(health: NodeHealth) -> bytes:
+def _metrics_text(health: NodeHealth) -> bytes:
     """Return the metrics in Prometheus' text format."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_NodeCollector(health))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -24,6 +25,23 @@ _NOT_ALLOWED = {
     401: "The caller is not known: log in, or send a token",
     403: "The caller lacks the right, or the request comes from another site",
 }
+
+BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+"""Content of a body that is a file."""
+
+
+def file_body(meaning: str, media_types: Sequence[str]) -> dict[str, Any]:
+    """Return the ``requestBody`` of a route that reads files from the stream itself.
+
+    Parameters
+    ----------
+    meaning : str
+        What to send.
+    media_types : sequence of str
+        What it may be sent as.
+    """
+    content = dict.fromkeys(media_types, BINARY)
+    return {"requestBody": {"required": True, "description": meaning, "content": content}}
 
 
 def description(app: FastAPI) -> dict[str, Any]:

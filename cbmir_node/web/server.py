@@ -79,7 +79,9 @@ class HttpServer:
         while not self._server.started and self._thread.is_alive() and time.monotonic() < deadline:
             time.sleep(0.01)
         if not self._server.started:
-            raise ConfigurationError(f"http: the server does not start on {host}:{port}")
+            raise ConfigurationError(
+                f"http: the server does not start on {host}:{port}; its log tells why"
+            )
 
     def stop(self) -> None:
         """Finish running requests and stop."""

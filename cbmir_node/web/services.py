@@ -13,7 +13,7 @@ from cbmir_node.presentation.explanations import Explanations
 from cbmir_node.presentation.network import ActiveNetwork
 from cbmir_node.presentation.pictures import Pictures
 from cbmir_node.stores import Stores
-from cbmir_node.web.health import NodeHealth
+from cbmir_node.web.node_health import NodeHealth
 
 
 @dataclass(frozen=True)

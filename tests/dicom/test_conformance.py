@@ -14,7 +14,7 @@ from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 
 from cbmir_node.answers.private_elements import PRIVATE_CREATOR
 from cbmir_node.catalog.keys import LEVELS
-from cbmir_node.config.settings import DicomSettings
+from cbmir_node.config import DicomSettings
 from cbmir_node.dicom.client.association import Peer
 from cbmir_node.dicom.client.association import association as associate
 from cbmir_node.dicom.similarity_sop_class import SIMILARITY_FIND

@@ -12,9 +12,9 @@ from PIL import Image
 from pydicom import Dataset
 
 from cbmir_node.errors import SelectionError
-from cbmir_node.imaging.frame_values import frame_values
+from cbmir_node.imaging.frame_values import FrameValues, frame_values
 from cbmir_node.imaging.pictures import pictures
-from cbmir_node.imaging.rendering import THUMBNAIL, FrameValues, Rendering, render
+from cbmir_node.imaging.rendering import THUMBNAIL, Rendering, render
 from tests.imaging.image_objects import colours, ramp, write_object
 
 PNG = Rendering("image/png")

@@ -12,7 +12,8 @@ import pytest
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.models import ModelRegistry
 from cbmir_node.catalog.query.hierarchy import rows_by_number
-from cbmir_node.catalog.vectors.lookup import Group, Places, VectorLookup
+from cbmir_node.catalog.vectors.lookup import VectorLookup
+from cbmir_node.catalog.vectors.places import Group, Places
 from cbmir_node.catalog.vectors.rows import FrameVectors, write_vectors
 from cbmir_node.catalog.work.queue import WorkQueue
 from cbmir_node.config import IndexSettings, SearchSettings

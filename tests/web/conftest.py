@@ -66,6 +66,13 @@ class WebNode:
         scheme = "https" if self.node.settings.http.certificate else "http"
         return f"{scheme}://127.0.0.1:{self.port}"
 
+    def evict(self, sop_instance_uid: str) -> None:
+        """Forget where an image's file is, as retention does."""
+        with self.node.stores.catalog.write() as connection:
+            connection.exec_driver_sql(
+                "UPDATE instances SET path = '' WHERE sop_instance_uid = ?", (sop_instance_uid,)
+            )
+
     def client(self, **options: Any) -> httpx.Client:
         """Return a client of the port; keyword arguments are those of `httpx.Client`."""
         return httpx.Client(base_url=self.url, trust_env=False, timeout=20, **options)
@@ -164,3 +171,10 @@ def start_web(
 def web(start_web: Callable[..., WebNode]) -> WebNode:
     """Start a node with default settings: nobody has to log in."""
     return start_web()
+
+
+@pytest.fixture(scope="module")
+def client(web: WebNode) -> Iterator[httpx.Client]:
+    """Return a client of that node."""
+    with web.client() as opened:
+        yield opened

@@ -18,8 +18,8 @@ from cbmir_node.cli import main
 from cbmir_node.config import HttpSettings, TokenSettings
 from cbmir_node.errors import ConfigurationError
 from cbmir_node.web.access.attempts import LoginAttempts
+from cbmir_node.web.access.authentication import OPEN_PATHS
 from cbmir_node.web.access.passwords import hash_password, is_password
-from cbmir_node.web.access.recognition import OPEN_PATHS
 from cbmir_node.web.access.sessions import Sessions
 from cbmir_node.web.access.tokens import new_token, token_sha256
 from cbmir_node.web.app import create_app
@@ -318,6 +318,31 @@ def test_a_configured_viewer_may_use_dicomweb(stranger: httpx.Client) -> None:
         answer = stranger.options(path, headers={**asked, "Origin": origin})
         assert "access-control-allow-origin" not in answer.headers
         assert answer.status_code == 403
+
+
+def test_a_configured_viewer_asks_what_has_changed_and_shows_pictures(
+    start_web: Callable[..., WebNode],
+) -> None:
+    web = start_web(allowed_origins=[VIEWER])
+    path = f"/dicom-web/studies/{web.objects[0].StudyInstanceUID}/thumbnail"
+    with web.client() as client:
+        asked = {
+            "Origin": VIEWER,
+            "Access-Control-Request-Method": "GET",
+            "Access-Control-Request-Headers": "if-none-match",
+        }
+        assert client.options(path, headers=asked).status_code == 200
+        exposed = client.get(path, headers={"Origin": VIEWER}).headers
+        assert "ETag" in exposed["access-control-expose-headers"]
+        picture = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
+        shown = client.get(path, headers={**picture, "Referer": f"{VIEWER}/"})
+        assert shown.headers["cross-origin-resource-policy"] == "cross-origin"
+        for referer in ("https://evil.example/", f"{VIEWER}.evil.example/", "http://[", ""):
+            answer = client.get(path, headers={**picture, "Referer": referer})
+            assert answer.status_code == 403
+            assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+        forged = client.post("/dicom-web/similar", headers={**picture, "Referer": f"{VIEWER}/"})
+        assert forged.status_code == 403
 
 
 def test_tls(start_web: Callable[..., WebNode], tmp_path_factory: pytest.TempPathFactory) -> None:

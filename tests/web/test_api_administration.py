@@ -25,12 +25,6 @@ BROKEN = {"PixelData": b"\0" * 32}  # far too short for 16 x 16
 
 
 @pytest.fixture(scope="module")
-def client(web: WebNode) -> Iterator[httpx.Client]:
-    with web.client() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def embed(web: WebNode) -> Iterator[Callable[[], int]]:
     """Return what embeds all that is pending, as the worker beside the node would."""
     stores = web.node.stores
@@ -90,10 +84,8 @@ def test_failures_are_grouped_and_tried_again(
 
 def test_what_lacks_its_pixels_is_not_tried_again(web: WebNode, client: httpx.Client) -> None:
     (uid,) = keep(web.node.stores, web.node.settings.data_dir, make_object(**BROKEN))
+    web.evict(uid)
     with web.node.stores.catalog.write() as connection:
-        connection.exec_driver_sql(
-            "UPDATE instances SET path = '' WHERE sop_instance_uid = ?", (uid,)
-        )
         connection.exec_driver_sql(
             "UPDATE work SET state = 'failed', reason = ? WHERE instance ="
             " (SELECT id FROM instances WHERE sop_instance_uid = ?)",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from PIL import Image
 from pydicom.uid import generate_uid
 
 from cbmir_node.catalog.forwarding.overview import count_forwards
+from tests.dicom.peers import until
 from tests.objects import make_object, write
 from tests.small_node import keep
 from tests.web.conftest import SIDE, WebNode
@@ -34,20 +34,6 @@ def sending(start_web: Callable[..., WebNode]) -> WebNode:
 def client(sending: WebNode) -> Iterator[httpx.Client]:
     with sending.client() as opened:
         yield opened
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def evict(web: WebNode, uid: str) -> None:
-    with web.node.stores.catalog.write() as connection:
-        connection.exec_driver_sql(
-            "UPDATE instances SET path = '' WHERE sop_instance_uid = ?", (uid,)
-        )
 
 
 def test_frames_of_a_stored_image(sending: WebNode, client: httpx.Client) -> None:
@@ -86,7 +72,7 @@ def test_what_is_not_kept_is_gone_and_says_where_to_look(
     sending: WebNode, client: httpx.Client
 ) -> None:
     uid = sending.objects[6].SOPInstanceUID
-    evict(sending, uid)
+    sending.evict(uid)
     gone = client.get(f"/api/images/{uid}/frames/1/values")
     assert (gone.status_code, "PACS" in gone.json()["detail"]) == (410, True)
     assert client.get(f"/api/images/{uid}/frames/1/thumbnail").status_code == 200

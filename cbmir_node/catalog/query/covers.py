@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Row, select
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.reception.representation import number_of
-
-CoverLevel = Literal["STUDY", "SERIES", "IMAGE"]
+from cbmir_node.catalog.keys import StudyRootLevel
+from cbmir_node.catalog.reception.representation import frame_count, number_of
 
 _instances = schema.instances.c
-_UID_COLUMN: dict[CoverLevel, Any] = {
+_UID_COLUMN: dict[StudyRootLevel, Any] = {
     "STUDY": schema.studies.c.study_instance_uid,
     "SERIES": schema.series.c.series_instance_uid,
     "IMAGE": _instances.sop_instance_uid,
@@ -27,7 +26,7 @@ _EMBEDDED = (
 )
 
 
-def cover_image(catalog: Catalog, level: CoverLevel, uid: str) -> tuple[str, int] | None:
+def cover_image(catalog: Catalog, level: StudyRootLevel, uid: str) -> tuple[str, int] | None:
     """Return the SOP Instance UID and frame number of the image that stands for something.
 
     Embedded images come before others, kept ones before those whose pixels are gone, and
@@ -58,7 +57,7 @@ def cover_image(catalog: Catalog, level: CoverLevel, uid: str) -> tuple[str, int
         embedded = select(thumbnails.frame_number).where(thumbnails.instance == chosen.id)
         frames: Sequence[int] = sorted(connection.execute(embedded).scalars())
     if not frames:
-        frames = range(1, max(1, number_of(chosen.number_of_frames) or 1) + 1)
+        frames = range(1, frame_count(chosen.number_of_frames) + 1)
     return str(chosen.sop_instance_uid), frames[len(frames) // 2]
 
 

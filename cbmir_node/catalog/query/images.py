@@ -10,7 +10,7 @@ from sqlalchemy import Row, func, select
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.reception.representation import number_of
+from cbmir_node.catalog.reception.representation import frame_count, number_of
 
 _UIDS_AT_ONCE = 5000  # databases limit the parameters of a statement
 
@@ -111,7 +111,7 @@ def images_of_series(catalog: Catalog, series_instance_uid: str, limit: int) -> 
         SeriesImage(
             row.sop_instance_uid,
             number_of(row.instance_number),
-            _frames(row.number_of_frames),
+            frame_count(row.number_of_frames),
             bool(row.path),
         )
         for row in rows
@@ -151,12 +151,8 @@ def _descriptions() -> Any:
 def _described(row: Row[Any]) -> ImageDescription:
     values = dict(row._mapping)
     path = values.pop("path")
-    values["number_of_frames"] = _frames(values["number_of_frames"])
+    values["number_of_frames"] = frame_count(values["number_of_frames"])
     return ImageDescription(**values, kept=bool(path))
-
-
-def _frames(text: str) -> int:
-    return max(1, number_of(text) or 1)
 
 
 def _place(image: SeriesImage) -> tuple[bool, int]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import func, select
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.keys import KEY_BY_KEYWORD, UNIQUE_KEY
+from cbmir_node.catalog.keys import KEY_BY_KEYWORD, UNIQUE_KEY, StudyRootLevel
 from cbmir_node.catalog.vectors.rows import EMBEDDING
-
-SubjectLevel = Literal["STUDY", "SERIES", "IMAGE"]
 
 _work, _vectors, _instances = schema.work.c, schema.vectors.c, schema.instances.c
 _OBJECTS = schema.instances.join(schema.series).join(schema.studies)
@@ -41,7 +39,7 @@ class SubjectState:
 
 
 def subject_state(
-    catalog: Catalog, model: int, level: SubjectLevel, uid: str
+    catalog: Catalog, model: int, level: StudyRootLevel, uid: str
 ) -> SubjectState | None:
     """Return how far a subject is embedded with a model; ``None`` where it is unknown."""
     key = KEY_BY_KEYWORD[UNIQUE_KEY[level]]

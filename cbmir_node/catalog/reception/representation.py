@@ -43,9 +43,14 @@ def _in_family(sop_class_uid: str, root: str) -> bool:
     return sop_class_uid == root or sop_class_uid.startswith(f"{root}.")
 
 
-def number_of(instance_number: str) -> int | None:
-    """Return an Instance Number (VR IS); ``None`` where it is absent or no number."""
-    return int(instance_number) if _INTEGER.fullmatch(instance_number) else None
+def number_of(text: str) -> int | None:
+    """Return an integer string (VR IS); ``None`` where it is absent or no number."""
+    return int(text) if _INTEGER.fullmatch(text) else None
+
+
+def frame_count(number_of_frames: str) -> int:
+    """Return a Number of Frames (VR IS) as a number, at least 1: most images do not have it."""
+    return max(1, number_of(number_of_frames) or 1)
 
 
 def sampling_order(instance_number: str, sop_instance_uid: str, *, representative: bool) -> int:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from sqlalchemy import BindParameter, bindparam, func, select
 
 from cbmir_node.catalog import schema
@@ -15,11 +14,9 @@ from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.keys import KEY_BY_KEYWORD
 from cbmir_node.catalog.query.conditions import conditions
 from cbmir_node.catalog.vectors.candidates import CandidateConditions
+from cbmir_node.catalog.vectors.places import Group, Int64Array, Places, placed_vectors
 from cbmir_node.catalog.vectors.rows import EMBEDDING
 from cbmir_node.catalog.work.series_cap import stand_in
-
-Int64Array = npt.NDArray[np.int64]
-Group = Literal["patient", "study", "series", "instance"]
 
 _GROUP_COLUMN: dict[Group, Any] = {
     "patient": schema.patients.c.id,
@@ -80,45 +77,6 @@ _VARIABLES = 10_000  # SQLite and PostgreSQL limit the values of one statement
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where vectors belong: parallel arrays, ascending by vector row.
-
-    Attributes
-    ----------
-    vector, patient, study, series, instance : int64 [N]
-        Row numbers.
-    representative : bool [N]
-        Whether the image may stand for its study.
-    """
-
-    vector: Int64Array
-    patient: Int64Array
-    study: Int64Array
-    series: Int64Array
-    instance: Int64Array
-    representative: npt.NDArray[np.bool_]
-
-    def __len__(self) -> int:
-        return len(self.vector)
-
-    def take(self, chosen: npt.NDArray[Any]) -> Places:
-        """Return the places at positions or by mask."""
-        return Places(
-            self.vector[chosen],
-            self.patient[chosen],
-            self.study[chosen],
-            self.series[chosen],
-            self.instance[chosen],
-            self.representative[chosen],
-        )
-
-    def group(self, group: Group) -> Int64Array:
-        """Return the row numbers of one level."""
-        array: Int64Array = getattr(self, group)
-        return array
-
-
-@dataclass(frozen=True)
 class Frame:
     """The image behind one vector, and what the model takes it for."""
 
@@ -172,7 +130,7 @@ class VectorLookup:
                 for instances in _parts(owners):
                     vectors = connection.execute(_VECTORS_OF, {**mine, "rows": instances}).all()
                     found += [(vector, *owners[instance]) for vector, instance in vectors]
-        return _places(found)
+        return placed_vectors(found)
 
     def in_stand_ins(self, instances: Sequence[int]) -> Places:
         """Return the places of the vectors that represent images which were left out.
@@ -188,7 +146,7 @@ class VectorLookup:
         for part in _parts(vectors):
             with self._catalog.read() as connection:
                 found += map(tuple, connection.execute(_PLACED, {"rows": part}).all())
-        return _places(found)
+        return placed_vectors(found)
 
     def groups(self, group: Group, limit: int) -> Int64Array:
         """Return the patients, studies, series or instances with a vector, at most `limit`."""
@@ -300,13 +258,6 @@ class VectorLookup:
                         row.sop_instance_uid, row.frame_number, row.label, row.probability
                     )
         return found
-
-
-def _places(found: Sequence[tuple[Any, ...]]) -> Places:
-    table = np.asarray(found, dtype=np.int64).reshape(-1, 6)
-    table = table[np.argsort(table[:, 0], kind="stable")]
-    vector, patient, study, series, instance, representative = table.T
-    return Places(vector, patient, study, series, instance, representative.astype(bool))
 
 
 def _vector_join() -> Any:

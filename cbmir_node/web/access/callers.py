@@ -13,7 +13,7 @@ EVERY_RIGHT: frozenset[Right] = frozenset({"read", "store", "administer"})
 
 @dataclass(frozen=True)
 class Caller:
-    """A person or a program that was recognised.
+    """A person or a program that was authenticated.
 
     Attributes
     ----------

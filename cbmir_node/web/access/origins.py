@@ -5,14 +5,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cbmir_node.config import HttpSettings
-from cbmir_node.web.access.recognition import SAFE_METHODS
+from cbmir_node.web.access.authentication import SAFE_METHODS
 from cbmir_node.web.problems import Problem, problem_response
 
 _HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::\d{1,5})?")
@@ -51,7 +50,8 @@ class Origins:
         headers = Headers(scope=scope)
         if headers.get("x-forwarded-proto") == "https":
             scope["scheme"] = "https"  # of links and cookies in the answer: the caller's own loss
-        viewer = _is_dicomweb(scope["path"]) and headers.get("origin") in self._allowed
+        origin = _origin(headers, scope["method"])
+        viewer = _is_dicomweb(scope["path"]) and origin in self._allowed
         try:
             self._check_host(headers)
             if not viewer:
@@ -59,7 +59,10 @@ class Origins:
         except Problem as problem:
             await problem_response(problem)(scope, receive, send)
             return
-        await (self._shared if viewer else self._app)(scope, receive, send)
+        if viewer:
+            await self._shared(scope, receive, _for_other_origins(send))
+        else:
+            await self._app(scope, receive, send)
 
     def _check_host(self, headers: Headers) -> None:
         hosts = headers.getlist("host")
@@ -68,9 +71,28 @@ class Origins:
             raise Problem(400, "the request needs one valid Host header")
         name = (found["name"] or "").lower().rstrip(".")
         if name and name not in self._names and not _is_address(name):
-            raise Problem(
-                421, "the node is not known under this host name; it belongs into http.names"
-            )
+            raise Problem(421, "the node is not known under this host name: add it to http.names")
+
+
+def _origin(headers: Headers, method: str) -> str | None:
+    """Return the origin of the page that asks, as far as the browser tells it.
+
+    A picture is asked for without Origin, but with Referer, which no page can forge.
+    """
+    if "origin" in headers or method not in SAFE_METHODS:
+        return headers.get("origin")
+    return "/".join(headers.get("referer", "").split("/", 3)[:3])
+
+
+def _for_other_origins(send: Send) -> Send:
+    """Let browsers show a response in the page of another origin, as a picture."""
+
+    async def send_shared(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message)["cross-origin-resource-policy"] = "cross-origin"
+        await send(message)
+
+    return send_shared
 
 
 def _check_page(headers: Headers, method: str) -> None:
@@ -86,10 +108,14 @@ def _check_page(headers: Headers, method: str) -> None:
         foreign = (
             method not in SAFE_METHODS
             and origin is not None
-            and urlsplit(origin).netloc.lower() != headers["host"].lower()
+            and origin.partition("://")[2].lower() != headers["host"].lower()
         )
     if foreign:
-        raise Problem(403, "pages of other origins may not do this; http.allowed_origins")
+        raise Problem(
+            403,
+            "pages of other origins may not do this; those that may use DICOMweb are named in"
+            " http.allowed_origins",
+        )
 
 
 def _cross_origin(app: ASGIApp, origins: Iterable[str]) -> ASGIApp:
@@ -98,8 +124,8 @@ def _cross_origin(app: ASGIApp, origins: Iterable[str]) -> ASGIApp:
         app,
         allow_origins=tuple(origins),
         allow_methods=("GET", "POST"),
-        allow_headers=("Accept", "Authorization", "Content-Type"),
-        expose_headers=("Content-Location", "Warning"),
+        allow_headers=("Accept", "Authorization", "Content-Type", "If-None-Match"),
+        expose_headers=("Content-Location", "ETag", "Warning"),
     )
 
 

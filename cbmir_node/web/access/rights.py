@@ -15,7 +15,7 @@ from cbmir_node.web.access.callers import caller_of
 from cbmir_node.web.access.sessions import SESSION_COOKIE
 from cbmir_node.web.problems import Problem
 
-# they are read by `Recognition`; here they only tell the OpenAPI description
+# they are read by `Authentication`; here they only tell the OpenAPI description
 _Token = Annotated[
     object,
     Depends(
@@ -50,12 +50,15 @@ async def _may_administer(request: Request, _token: _Token, _session: _Session) 
 def _require(right: Right, request: Request) -> None:
     caller = caller_of(request)
     if caller is None:
-        raise not_recognised()
+        raise not_authenticated()
     if right not in caller.rights:
-        raise Problem(403, f"{caller.name} lacks the right to {right}; http.users and http.tokens")
+        raise Problem(
+            403,
+            f"{caller.name} lacks the right to {right}: it is given in http.users or http.tokens",
+        )
 
 
-def not_recognised() -> Problem:
+def not_authenticated() -> Problem:
     """Return what a stranger is told (RFC 9110, 401; RFC 6750, the scheme)."""
     return Problem(
         401,

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cbmir_node.catalog.work.requests import request_failed_again
 from cbmir_node.web.access.rights import MAY_ADMINISTER
 from cbmir_node.web.api.fields import Answer
-from cbmir_node.web.report import NodeReport
+from cbmir_node.web.node_report import NodeReport
 from cbmir_node.web.services import WebServices
 
 

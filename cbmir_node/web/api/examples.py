@@ -25,17 +25,12 @@ from cbmir_node.web.api.frames import (
     predictions_answer,
     values_answer,
 )
+from cbmir_node.web.openapi import file_body
+from cbmir_node.web.parameters import ModalityOfPictures
 from cbmir_node.web.problems import Problem
 from cbmir_node.web.services import WebServices
 
 FileName = Annotated[str, Query(max_length=256, description="what the user calls the file")]
-ModalityName = Annotated[
-    str,
-    Query(
-        pattern=r"^[A-Z0-9_ ]{0,16}$",
-        description="of a PNG or JPEG picture, as `CR`; a DICOM file says itself",
-    ),
-]
 
 
 class DroppedFile(PatientAndStudy):
@@ -68,7 +63,7 @@ def router(services: WebServices) -> APIRouter:
 
     @routes.post("", status_code=201, openapi_extra=_BODY, responses=_REFUSALS)
     async def drop(
-        request: Request, name: FileName = "", modality: ModalityName = ""
+        request: Request, name: FileName = "", modality: ModalityOfPictures = ""
     ) -> DroppedFile:
         """Take a DICOM, PNG or JPEG file as an example; it is embedded and not stored."""
         async with contextmanager_in_threadpool(services.examples.receive()) as file:
@@ -175,14 +170,7 @@ def _described(dropped: TemporaryExample, services: WebServices) -> DroppedFile:
 
 
 _MEDIA_TYPES = ("application/octet-stream", "application/dicom", "image/png", "image/jpeg")
-_FILE = {"schema": {"type": "string", "format": "binary"}}
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "description": "the file, as it is",
-        "content": dict.fromkeys(_MEDIA_TYPES, _FILE),
-    }
-}
+_BODY = file_body("the file, as it is", _MEDIA_TYPES)
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     413: {"description": "The file is larger than http.max_example_mib"},
     422: {"description": "Its pixels cannot be decoded"},

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from cbmir_node.search.query import SimilarityLevel
-
-UID_PATTERN = r"^[0-9]+(\.[0-9]+)*$"
-
-Uid = Annotated[
-    str,
-    StringConstraints(pattern=UID_PATTERN, max_length=64),
-    Field(description="DICOM UID (PS3.5 section 9.1)", examples=["1.2.840.99.1"]),
-]
 Token = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9_-]{8,128}$"),
     Field(description="what `POST /api/examples` answered"),
 ]
 FrameNumber = Annotated[int, Path(ge=1, le=2**31 - 1, description="from 1")]
-LevelName = Literal["study", "series", "image"]
-
-LEVEL_OF_NAME: dict[LevelName, SimilarityLevel] = {
-    "study": "STUDY",
-    "series": "SERIES",
-    "image": "IMAGE",
-}
 
 
 class Answer(BaseModel):

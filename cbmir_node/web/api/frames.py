@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import Query, Response
 
-from cbmir_node.imaging.rendering import FrameValues
+from cbmir_node.imaging.frame_values import FrameValues
 from cbmir_node.presentation.explanations import Prediction as FramePrediction
 from cbmir_node.web.api.fields import Prediction
+from cbmir_node.web.openapi import BINARY
 from cbmir_node.web.problems import Problem
 
 _PRIVATE = {"Cache-Control": "private, max-age=600", "Vary": "Cookie"}
@@ -22,7 +23,7 @@ LongestSide = Annotated[
 
 
 def _binary(media_type: str, **more: Any) -> dict[str, Any]:
-    content = {media_type: {"schema": {"type": "string", "format": "binary"}}}
+    content = {media_type: BINARY}
     described = {"description": "Successful Response", "content": content, **more}
     return {"response_class": Response, "responses": {200: described}}
 

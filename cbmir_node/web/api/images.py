@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from cbmir_node.web.api.fields import FrameNumber, Prediction, Uid
+from cbmir_node.web.api.fields import FrameNumber, Prediction
 from cbmir_node.web.api.frames import (
     OVERLAY,
     PICTURE,
@@ -15,6 +15,7 @@ from cbmir_node.web.api.frames import (
     predictions_answer,
     values_answer,
 )
+from cbmir_node.web.parameters import Uid
 from cbmir_node.web.services import WebServices
 
 

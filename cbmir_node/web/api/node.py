@@ -14,7 +14,8 @@ from cbmir_node.config import Right, SearchSettings
 from cbmir_node.errors import CbmirError
 from cbmir_node.search.query import METHODS, Method, SameTag
 from cbmir_node.web.access.callers import Caller, caller_of
-from cbmir_node.web.api.fields import Answer, LevelName
+from cbmir_node.web.api.fields import Answer
+from cbmir_node.web.parameters import LevelName
 from cbmir_node.web.services import WebServices
 
 _USUAL_MODALITIES = ("CR", "CT", "DX", "MG", "MR", "NM", "OT", "PT", "RF", "US", "XA")

@@ -6,7 +6,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from cbmir_node.catalog.forwarding.overview import send_study
-from cbmir_node.web.api.fields import Answer, Uid
+from cbmir_node.web.api.fields import Answer
+from cbmir_node.web.parameters import Uid
 from cbmir_node.web.services import WebServices
 
 

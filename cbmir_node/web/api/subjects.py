@@ -10,14 +10,8 @@ from pydantic import Field
 from cbmir_node.catalog.query.images import describe_images, images_of_series
 from cbmir_node.catalog.query.subjects import SubjectState, prediction_of, subject_state
 from cbmir_node.errors import SelectionError
-from cbmir_node.web.api.fields import (
-    LEVEL_OF_NAME,
-    Answer,
-    LevelName,
-    Prediction,
-    StoredImage,
-    Uid,
-)
+from cbmir_node.web.api.fields import Answer, Prediction, StoredImage
+from cbmir_node.web.parameters import LEVEL_OF_NAME, LevelName, Uid
 from cbmir_node.web.services import WebServices
 
 _MOST_IMAGES = 20_000
@@ -67,7 +61,9 @@ def router(services: WebServices) -> APIRouter:
         """List a series' images by Instance Number, for paging through them."""
         images = images_of_series(services.stores.catalog, series_instance_uid, _MOST_IMAGES)
         if not images:
-            raise SelectionError(f"the node has no images of series {series_instance_uid}")
+            raise SelectionError(
+                f"no images of series {series_instance_uid} are here; search again"
+            )
         return [PagedImage(**vars(image)) for image in images]
 
     return routes

@@ -11,17 +11,27 @@ from typing import Any
 from pydicom import DataElement, Dataset
 from pydicom.dataelem import RawDataElement
 
-from cbmir_node.web.dicomweb.headers import BULK_VRS
+from cbmir_node.web.dicomweb.media_types import JSON_TYPES
 from cbmir_node.web.dicomweb.plain_elements import plain_json
 
 JsonDataset = dict[str, dict[str, Any]]
 BulkDataUri = Callable[[str], str]
 """From the path of an element, such as ``00281201`` or ``52009230/1/00281052``, to its URL."""
 
-_log = logging.getLogger(__name__)
+BULK_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
+"""Of binary values, whose meaning a client must know."""
+
+DATA_SETS: dict[str, Any] = {
+    media_type: {"schema": {"type": "array", "items": {"type": "object"}}}
+    for media_type in JSON_TYPES
+}
+"""How OpenAPI is told of a response in DICOM JSON."""
 
 _LARGEST_INLINE = 1024
 _CHUNK_CHARACTERS = 1 << 16
+_NOT_FINITE = {"nan": "NaN", "inf": "inf", "-inf": "-inf"}
+
+_log = logging.getLogger(__name__)
 
 
 def json_dataset(dataset: Dataset, bulk_data_uri: BulkDataUri | None = None) -> JsonDataset:
@@ -46,7 +56,7 @@ def _json_items(dataset: Dataset, bulk_data_uri: BulkDataUri | None, above: str)
         name = f"{tag:08X}"
         plain = plain_json(element) if isinstance(element, RawDataElement) else None
         if plain is not None:
-            found[name] = _finite(plain)
+            found[name] = _as_json(plain)
             continue
         try:
             found[name] = _json_element(dataset[tag], bulk_data_uri, above + name)
@@ -69,18 +79,27 @@ def _json_element(
     is_large = element.VR in BULK_VRS and len(element.value or b"") > _LARGEST_INLINE
     if bulk_data_uri is not None and is_large:
         return {"vr": element.VR, "BulkDataURI": bulk_data_uri(path)}
-    return _finite(element.to_json_dict(None, 0))
+    return _as_json(element.to_json_dict(None, 0))
 
 
-def _finite(described: dict[str, Any]) -> dict[str, Any]:
-    """Write numbers that JSON does not have as PS3.18 F.2.3 wants them: as strings."""
+def _as_json(described: dict[str, Any]) -> dict[str, Any]:
+    """Write numbers that JSON does not have as strings (F.2.3), empty values as null (F.2.5)."""
     values = described.get("Value", [])
     if any(isinstance(value, float) and not math.isfinite(value) for value in values):
         described["Value"] = [_NOT_FINITE.get(str(value), value) for value in values]
+    if any(_is_empty(value) for value in values):
+        described["Value"] = [None if _is_empty(value) else value for value in values]
     return described
 
 
-_NOT_FINITE = {"nan": "NaN", "inf": "inf", "-inf": "-inf"}
+def _is_empty(value: object) -> bool:
+    """Tell whether a value is no text, or a person's name without any."""
+    return value == "" or (isinstance(value, dict) and not any(value.values()))
+
+
+def in_order(described: JsonDataset) -> JsonDataset:
+    """Return a data set with its elements in the order of their tags (F.2.2)."""
+    return dict(sorted(described.items()))
 
 
 def json_array(datasets: Iterable[JsonDataset]) -> Iterator[bytes]:

@@ -155,6 +155,8 @@ class _PartReader:
         self._name = b""
         self._value = b""
         self._media_type = ""
+        self._delimiter = b"\r\n--" + boundary
+        self._before: bytes | None = b"\r\n"  # the first one may be the body's first line
         if not boundary:
             raise Problem(400, "Content-Type: multipart/related needs the parameter boundary")
         try:
@@ -177,6 +179,8 @@ class _PartReader:
             raise Problem(400, f"Content-Type: {error}") from error
 
     def feed(self, data: bytes) -> None:
+        if self._before is not None:
+            data = self._without_preamble(self._before + data)
         try:
             self._parser.write(data)
         except FormParserError as error:
@@ -192,6 +196,15 @@ class _PartReader:
         if self._part is not None:
             self._part.discard()
             self._part = None
+
+    def _without_preamble(self, data: bytes) -> bytes:
+        """Leave out what is before the first delimiter, which means nothing (RFC 2046 5.1.1)."""
+        start = data.find(self._delimiter)
+        if start < 0:
+            self._before = data[-len(self._delimiter) :]
+            return b""
+        self._before = None
+        return data[start + 2 :]
 
     def _broken(self, reason: str) -> Problem:
         return Problem(

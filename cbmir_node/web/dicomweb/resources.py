@@ -6,24 +6,14 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
-from fastapi import Path, Request, Response
+from fastapi import Request, Response
 
-from cbmir_node.catalog.keys import Level
+from cbmir_node.catalog.keys import StudyRootLevel
 from cbmir_node.catalog.query.retrieval import StoredObject, stored_objects
+from cbmir_node.presentation.pictures import not_kept
 from cbmir_node.web.problems import Problem
 from cbmir_node.web.services import WebServices
-
-UidInPath = Annotated[
-    str,
-    Path(
-        pattern=r"^[0-9]+(\.[0-9]+)*$",
-        max_length=64,
-        description="UID (PS3.5 section 9.1)",
-        examples=["1.2.840.113619.2.1"],
-    ),
-]
 
 ROOT = "/dicom-web"
 _LOOPBACK = re.compile(r"localhost|127(\.\d+){3}|::1")
@@ -38,7 +28,7 @@ class Resource:
     instance: str = ""
 
     @property
-    def level(self) -> Level:
+    def level(self) -> StudyRootLevel:
         """Query/Retrieve Level."""
         return "IMAGE" if self.instance else "SERIES" if self.series else "STUDY"
 
@@ -64,7 +54,8 @@ def service_url(request: Request) -> str:
     """Return the URL of the service as the client sees it, without a slash at its end."""
     url = request.base_url
     _, port = request.scope.get("server") or ("", None)
-    if url.port is None and port not in (None, 80, 443) and _LOOPBACK.fullmatch(url.hostname or ""):
+    is_loopback = url.scheme == "http" and _LOOPBACK.fullmatch(url.hostname or "")
+    if url.port is None and port not in (None, 80) and is_loopback:
         url = url.replace(port=port)  # dicomweb-client names the host alone
     return f"{str(url).rstrip('/')}{ROOT}"
 
@@ -109,7 +100,9 @@ def named_objects(services: WebServices, resource: Resource) -> NamedObjects:
     Raises
     ------
     Problem
-        404: the node does not know it. 410: nothing of it is kept here.
+        404: the node does not know it.
+    NotKeptError
+        Nothing of it is kept here.
     """
     objects = stored_objects(services.stores.catalog, resource.level, resource.keys())
     if not objects:
@@ -117,15 +110,14 @@ def named_objects(services: WebServices, resource: Resource) -> NamedObjects:
     kept = [stored for stored in objects if stored.path]
     elsewhere = services.settings.retention.retrieve_from or ""
     if not kept:
-        source = f"retrieve it from {elsewhere}" if elsewhere else "its sender may send it again"
-        raise Problem(410, f"{resource.uid}: the pixels are not kept here; {source}")
+        raise not_kept(services.settings)
     return NamedObjects(kept, len(objects) - len(kept), elsewhere)
 
 
 def unknown(resource: Resource) -> Problem:
     """Return the problem of a resource that is not in the catalogue."""
     kind = {"STUDY": "study", "SERIES": "series", "IMAGE": "instance"}[resource.level]
-    return Problem(404, f"the node has no such {kind}: {resource.uid}")
+    return Problem(404, f"the node has no such {kind}: {resource.uid}; search for it")
 
 
 def warning_header(service: str, texts: Sequence[str]) -> dict[str, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from email.message import Message
 from email.parser import BytesParser
 from io import BytesIO
@@ -36,12 +35,6 @@ OF_STUDY = {
 OF_SERIES = {"00080060", "0020000E", "00200011", "00201209", "00081190"}
 OF_INSTANCE = {"00080016", "00080018", "00200013", "00081190"}
 """What a search returns where it is known (PS3.18 Tables 10.6.3-3, 10.6.3-4 and 10.6.3-5)."""
-
-
-@pytest.fixture(scope="module")
-def client(web: WebNode) -> Iterator[httpx.Client]:
-    with web.client() as opened:
-        yield opened
 
 
 def parts_of(answered: httpx.Response) -> list[Message]:

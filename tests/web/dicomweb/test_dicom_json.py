@@ -96,6 +96,21 @@ def test_numbers_that_json_does_not_have_are_strings() -> None:
     assert described["00720074"]["Value"] == ["NaN", "inf", "-inf", 0.5]
 
 
+def test_empty_values_among_others_are_null() -> None:
+    dataset = read_again(
+        ExplicitVRLittleEndian,
+        ImageType=["ORIGINAL", "", "AXIAL"],
+        OtherPatientNames=["A^B", "", "C^D"],
+        ImagePositionPatient=["1", "", "3"],
+        PatientName="",
+    )
+    found = json_dataset(dataset)
+    assert found["00080008"]["Value"] == ["ORIGINAL", None, "AXIAL"]
+    assert found["00101001"]["Value"] == [{"Alphabetic": "A^B"}, None, {"Alphabetic": "C^D"}]
+    assert found["00200032"]["Value"] == [1, None, 3]
+    assert found["00100010"] == {"vr": "PN"}
+
+
 def test_an_array_comes_in_chunks_and_is_whole() -> None:
     described = [{"00100020": {"vr": "LO", "Value": [f"{n}" * 40]}} for n in range(3000)]
     chunks = list(json_array(described))

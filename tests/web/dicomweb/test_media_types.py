@@ -22,7 +22,8 @@ def request(header: str | None = None, query: str = "") -> Request:
         (None, [ANYTHING]),
         ("", [ANYTHING]),
         ("Image/JPEG;q=0.5, image/png", [MediaRange("image/png"), MediaRange("image/jpeg")]),
-        ("image/png;q=0, image/gif;q=high", [ANYTHING]),
+        ("image/png;q=0, image/gif;q=high", []),
+        ("*; q=.2, a/b; q=1.00000", [MediaRange("a/b"), ANYTHING]),
         (
             'multipart/related; type="application/dicom"; transfer-syntax=*, */*;q=0.1',
             [MediaRange("application/dicom", True, "*"), ANYTHING],
@@ -35,6 +36,26 @@ def test_ranges_are_read_in_the_order_of_their_weight(
     header: str | None, ranges: list[MediaRange]
 ) -> None:
     assert accepted(request(header)) == ranges
+
+
+@pytest.mark.parametrize(
+    ("header", "chosen"),
+    [
+        ("image/jpeg;q=0, image/*", "image/png"),
+        ("image/*;q=0, image/png;q=0.1, */*", "image/png"),
+        ("*/*, image/jpeg;q=0.5", "image/png"),
+        ("image/jpeg;q=0.1, */*;q=0.5", "image/png"),
+        ("image/*;q=0, */*", None),
+        ("image/*;q=0", None),
+    ],
+)
+def test_the_most_specific_range_decides(header: str, chosen: str | None) -> None:
+    ranges = accepted(request(header))
+    if chosen is None:
+        with pytest.raises(Problem):
+            choose(ranges, ("image/jpeg", "image/png"))
+    else:
+        assert choose(ranges, ("image/jpeg", "image/png")) == chosen
 
 
 def test_the_query_parameter_comes_first() -> None:

@@ -63,7 +63,7 @@ def read(body: bytes, cuts: list[int] | None = None, most: int = 100) -> list[Co
     return parts
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         CONTENTS.filter(lambda data: b"\r\n--b-1" not in b"\r\n" + data), min_size=1, max_size=4
@@ -77,7 +77,7 @@ def test_parts_arrive_byte_for_byte(contents: list[bytes], cuts: list[int]) -> N
     assert {part.media_type for part in parts} == {"application/dicom"}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 200), st.lists(st.integers(0, 10_000), max_size=4))
 def test_a_body_that_ends_early_finishes_only_whole_parts(length: int, cuts: list[int]) -> None:
     body = body_of(b"one" * 9, b"two" * 9)
@@ -113,3 +113,15 @@ def test_what_is_no_multipart_message_is_refused(body: bytes, status: int) -> No
 def test_a_part_without_headers_has_no_type() -> None:
     (part,) = read(b"--b-1\r\n\r\ndata\r\n--b-1--")
     assert (part.media_type, part.data, part.end) == ("", b"data", "finished")
+
+
+@pytest.mark.parametrize("before", [b"\r\n", b"This is MIME.\r\n", b"--b-\r\n\r\n--\r\n"])
+def test_text_before_the_first_part_means_nothing(before: bytes) -> None:
+    body = before + body_of(b"one", b"two")
+    for cut in range(len(before) + 8):
+        assert [bytes(part.data) for part in read(body, [cut])] == [b"one", b"two"]
+
+
+def test_a_boundary_within_a_line_begins_nothing() -> None:
+    with pytest.raises(Problem, match="closing boundary"):
+        read(b"x" + body_of())

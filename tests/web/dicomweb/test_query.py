@@ -56,7 +56,9 @@ def test_a_client_searches_at_each_level_and_below_what_it_found(
         ("/studies", {"PatientName": "*rown*"}, ["P2"]),
         ("/studies", {"StudyDate": "20240201-"}, ["P1"]),
         ("/studies", {"ModalitiesInStudy": "MR"}, ["P3"]),
-        ("/studies", {"PatientID": "P2,P3"}, []),  # a list is for UIDs only
+        ("/studies", {"ModalitiesInStudy": "MR,XA"}, ["P3"]),  # as OHIF asks
+        ("/studies", {"ModalitiesInStudy": ["U*", "MR,"]}, ["P3", "P4"]),
+        ("/studies", {"PatientID": "P2,P3"}, []),  # a comma may be part of a text
         ("/studies", {"PatientName": "", "AccessionNumber": "A4"}, ["P3"]),
         ("/studies", {"PatientName": "ann ad"}, []),
         ("/studies", {"PatientName": "ann ad", "fuzzymatching": "true"}, ["P1", "P1"]),

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.objects import make_object
+from tests.small_node import keep
 from tests.web.conftest import SIDE, WebNode
 from tests.web.dicomweb.asking import get, path_of
 
@@ -50,6 +52,24 @@ def test_the_media_type_is_chosen_by_header_or_query(web: WebNode) -> None:
     assert get(web, path, "image/gif;q=1, image/png;q=0").status_code == 406
 
 
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "image/avif,image/webp,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5",  # Firefox
+        "image/webp,image/avif,image/jxl,image/heic,image/heic-sequence,video/*;q=0.8,"
+        "image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5",  # Safari
+        "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8",  # Chromium
+        "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2",  # Java
+        "image/jpeg;q=0.5, image/png",
+    ],
+)
+def test_browsers_show_thumbnails(web: WebNode, accept: str) -> None:
+    path = path_of(web.objects[0])
+    assert picture(web, f"{path}/thumbnail", accept).format == "JPEG"
+    assert picture(web, f"{path}/thumbnail", accept, viewport="16,16").size == (16, 16)
+    assert get(web, f"{path}/thumbnail", "image/png").status_code == 406
+
+
 def test_window_viewport_region_and_quality_are_heeded(web: WebNode) -> None:
     path = f"{path_of(web.objects[0])}/rendered"
     white = np.asarray(picture(web, path, "image/png", window="-5000,10,linear"))
@@ -58,6 +78,8 @@ def test_window_viewport_region_and_quality_are_heeded(web: WebNode) -> None:
     assert black.max() == 0
     assert picture(web, path, viewport="16,64").size == (16, 16)  # the aspect is kept
     assert picture(web, path, viewport="64,64,0,0,16,16").size == (64, 64)
+    rest = picture(web, path, "image/png", viewport="64,64,16,8,,")
+    assert rest.tobytes() == picture(web, path, "image/png", viewport="64,64,16,8,16,24").tobytes()
     sizes = [len(get(web, path, quality=quality).content) for quality in (1, 100)]
     assert sizes[0] < sizes[1]
     assert "annotation" in get(web, path, annotation="patient").headers["Warning"]
@@ -92,6 +114,16 @@ def test_one_frame_is_rendered_at_a_time(web: WebNode) -> None:
     assert get(web, f"{path}/frames/0/thumbnail").status_code == 400
     assert get(web, "/studies/1.2.3/rendered").status_code == 404
     assert get(web, "/studies/1.2.3/thumbnail").status_code == 404
+
+
+@pytest.mark.parametrize("kind", ["rendered", "thumbnail"])
+def test_what_has_no_image_is_not_acceptable(web: WebNode, kind: str) -> None:
+    report = make_object(PixelData=None, Rows=None, Columns=None)
+    keep(web.services.stores, web.node.settings.data_dir, report)
+    for path in (path_of(report), f"/studies/{report.StudyInstanceUID}"):
+        answered = get(web, f"{path}/{kind}")
+        assert answered.status_code == 406
+        assert "no image" in answered.json()["detail"]
 
 
 @pytest.mark.parametrize("kind", ["rendered", "thumbnail"])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from dicomweb_client.api import DICOMwebClient
 from pydicom import Dataset, dcmread
-from pydicom.encaps import generate_frames
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
     MPEG4HP41,
     ExplicitVRBigEndian,
@@ -23,9 +23,7 @@ from pydicom.uid import (
     RLELossless,
     generate_uid,
 )
-from sqlalchemy import update
 
-from cbmir_node.catalog import schema
 from tests.imaging.image_objects import LOSSLESS, colours, ramp, write_object
 from tests.objects import make_object, write
 from tests.small_node import archive_file
@@ -161,12 +159,71 @@ def test_a_video_is_sent_as_it_is(
 ) -> None:
     video = accept(
         write_object(
-            folder / "v.dcm", FRAMES, **named(), syntax=MPEG4HP41, encode=lambda _: b"vide"
+            *(folder / "v.dcm", FRAMES[0]),
+            **named(PixelData=encapsulate([b"two fragments."], fragments_per_frame=2)),
+            syntax=MPEG4HP41,
+            encode=lambda _: b"",
         )
     )
     (sent,) = parts(get(web, path_of(video)))
     assert dcmread(io.BytesIO(sent[1])).file_meta.TransferSyntaxUID == MPEG4HP41
-    assert get(web, f"{path_of(video)}/frames/1", OCTETS).status_code == 406
+    refused = get(web, f"{path_of(video)}/frames/1", OCTETS)
+    assert refused.status_code == 406
+    assert "BulkDataURI" in refused.json()["detail"]
+    (described,) = get(web, f"{path_of(video)}/metadata").json()
+    uri = described["7FE00010"]["BulkDataURI"].removeprefix(f"{web.url}/dicom-web")
+    single = get(web, uri, "video/*")
+    assert single.headers["content-type"] == f"video/mp4; transfer-syntax={MPEG4HP41}"
+    assert single.content == b"two fragments."
+    for accepted, kind in (("*/*", "video/mp4"), (OCTETS, "application/octet-stream")):
+        sent = parts(get(web, uri, accepted))
+        assert sent == [(f"{kind}; transfer-syntax={MPEG4HP41}", single.content)]
+    assert get(web, uri, "image/jpeg").status_code == 406
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent"),
+    [
+        ("application/pdf", "application/pdf"),
+        ("model/STL", "model/stl"),
+        ("text/html", "application/octet-stream"),
+        ("application/pdf; a=b\r\nX: y", "application/octet-stream"),
+    ],
+)
+def test_a_document_has_its_media_type_where_that_is_harmless(
+    web: WebNode, accept: Callable[[Path], Dataset], folder: Path, kind: str, sent: str
+) -> None:
+    document = make_object(
+        PixelData=None,
+        EncapsulatedDocument=b"%PDF" * 300,
+        MIMETypeOfEncapsulatedDocument=kind,
+    )
+    accept(write(document, folder / "document.dcm"))
+    path = f"{path_of(document)}/bulkdata/00420011"
+    ((content_type, content),) = parts(get(web, path))
+    assert (content_type, content) == (sent, document.EncapsulatedDocument)
+    single = get(web, path, f"{sent}, text/html")
+    assert single.headers["content-type"] == sent
+    assert single.headers["content-disposition"] == "attachment"
+    assert single.headers["x-content-type-options"] == "nosniff"
+    assert get(web, path, "text/html").status_code == 406
+
+
+def test_metadata_has_what_is_behind_the_pixels(
+    web: WebNode, accept: Callable[[Path], Dataset], folder: Path
+) -> None:
+    signature = Dataset()
+    signature.MACIDNumber = 1
+    for syntax in (JPEG2000Lossless, ImplicitVRLittleEndian, ExplicitVRBigEndian):
+        others = named(DigitalSignaturesSequence=[signature], DataSetTrailingPadding=bytes(2000))
+        path = write_object(
+            folder / "behind.dcm", FRAMES[0], **others, syntax=syntax, encode=LOSSLESS.get(syntax)
+        )
+        answered = get(web, f"{path_of(accept(path))}/metadata")
+        (described,) = answered.json()
+        assert list(described)[-2:] == ["7FE00010", "FFFAFFFA"]
+        assert value(value(described, "DigitalSignaturesSequence")[0], "MACIDNumber") == [1]
+        assert list(described) == sorted(described)
 
 
 def test_a_damaged_object_breaks_off_what_is_sent_beside_it(
@@ -354,6 +411,23 @@ def test_wrong_frame_numbers_are_problems(
     assert answered.headers["content-type"] == "application/problem+json"
 
 
+def test_single_bytes_in_big_endian_words_are_in_order(
+    web: WebNode, accept: Callable[[Path], Dataset], folder: Path
+) -> None:
+    frames = np.arange(27, dtype=np.uint8).reshape(3, 3, 3)
+    words = np.frombuffer(frames.tobytes() + b"\0", ">u2").astype("<u2").tobytes()
+    dataset = accept(
+        write_object(
+            *(folder / "words.dcm", frames),
+            **named(NumberOfFrames=3, PixelData=words),
+            syntax=ExplicitVRBigEndian,
+        )
+    )
+    dataset["PixelData"].VR = "OW"
+    sent = parts(get(web, f"{path_of(dataset)}/frames/1,2,3"))
+    assert [content for _, content in sent] == [frame.tobytes() for frame in frames]
+
+
 def test_one_bit_frames_are_whole_bytes_each(
     web: WebNode, accept: Callable[[Path], Dataset], folder: Path
 ) -> None:
@@ -375,10 +449,9 @@ def test_one_bit_frames_are_whole_bytes_each(
 
 @pytest.mark.parametrize("path", ["", "/metadata", "/frames/1", "/bulkdata/7FE00010", "/rendered"])
 def test_what_is_not_kept_here_is_gone_and_who_has_it_is_told(
-    start_web: Callable[..., WebNode], path: str, elsewhere: WebNode
+    elsewhere: WebNode, path: str
 ) -> None:
-    web = elsewhere
-    answered = get(web, f"{path_of(web.objects[0])}{path}")
+    answered = get(elsewhere, f"{path_of(elsewhere.objects[0])}{path}")
     assert answered.status_code == 410
     assert "PACS" in answered.json()["detail"]
 
@@ -393,9 +466,7 @@ def elsewhere(start_web: Callable[..., WebNode]) -> WebNode:
     web = start_web(sections)
     uid = web.objects[0].SOPInstanceUID
     archive_file(web.services.stores, uid).unlink()
-    rows = schema.instances
-    with web.services.stores.catalog.write() as connection:
-        connection.execute(update(rows).where(rows.c.sop_instance_uid == uid).values(path=""))
+    web.evict(uid)
     return web
 
 

@@ -187,7 +187,7 @@ def test_large_files_and_many_files_are_refused(
     large = encoded(web.objects[0]) + b"\0" * (1 << 20)
     assert post(web, large).status_code == 413
     assert post(web, related(large), TYPE).status_code == 413
-    monkeypatch.setattr("cbmir_node.web.dicomweb.similar_example.MAX_FILES", 1)
+    monkeypatch.setattr("cbmir_node.web.dicomweb.search.similar_example.MAX_FILES", 1)
     two = related(*map(encoded, web.objects[5:7]))
     answered = post(web, two, TYPE)
     assert answered.status_code == 413

@@ -29,7 +29,7 @@ from cbmir_node.errors import (
     RejectedObjectError,
 )
 from cbmir_node.stores import Stores, open_stores
-from cbmir_node.web.dicomweb.store_response import MEANINGS, FailureReason, failure_reason
+from cbmir_node.web.dicomweb.store.response import MEANINGS, FailureReason, failure_reason
 from tests.conftest import REPOSITORY, free_port
 from tests.dicom.peers import until
 from tests.end_to_end.conftest import RunningNode
@@ -115,6 +115,20 @@ def test_storing_again_succeeds_and_keeps_one(web: WebNode, stores: Stores) -> N
     assert left_over(stores) == []
 
 
+def test_what_is_not_taken_because_it_is_known_is_told(web: WebNode, stores: Stores) -> None:
+    first, again, new = make_object(), make_object(), make_object()
+    again.SOPInstanceUID, again.PatientComments = first.SOPInstanceUID, "other content"
+    assert post(web, related(encoded(first))).status_code == 200
+    answered = post(web, related(encoded(again), encoded(new)))
+    assert answered.status_code == 202
+    known, stored_now = values(answered.json(), REFERENCED)
+    assert values(known, "00081196") == [0xB001]
+    assert "other content" in values(known, "00000902")[0]
+    assert list(known) == sorted(known)
+    assert "00081196" not in stored_now
+    assert "PatientComments" not in dcmread(stored(stores)[first.SOPInstanceUID])
+
+
 def test_each_failure_has_its_reason_and_the_rest_is_stored(web: WebNode, stores: Stores) -> None:
     good, truncated, nameless = make_object(), make_object(), make_object(StudyInstanceUID=None)
     files = [
@@ -150,6 +164,7 @@ def test_an_object_of_another_study_is_refused(web: WebNode, stores: Stores) -> 
     (failed,) = values(refused.json(), FAILED)
     assert uids([failed]) == [other.SOPInstanceUID]
     assert reasons([failed]) == [FailureReason.OTHER_STUDY]
+    assert values(failed, "00000902")[0].startswith("not of this study")
     assert REFERENCED not in refused.json()
     assert other.SOPInstanceUID not in stored(stores)
 
@@ -224,7 +239,7 @@ def test_a_client_that_goes_away_leaves_no_trace(web: WebNode, stores: Stores) -
 
 
 def test_too_many_parts_are_refused(web: WebNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cbmir_node.web.dicomweb.store.MAX_OBJECTS", 2)
+    monkeypatch.setattr("cbmir_node.web.dicomweb.store.instances.MAX_OBJECTS", 2)
     answered = post(web, related(*(encoded(make_object()) for _ in range(3))))
     assert answered.status_code == 413
     assert "at most 2" in answered.json()["detail"]

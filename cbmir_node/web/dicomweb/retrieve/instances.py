@@ -1,15 +1,13 @@
 """WADO-RS: studies, series and instances as DICOM files (PS3.18 sections 10.4.1.1.1 and 8.7.3.1).
 
-Files are streamed. What cannot be sent is left out, the others are sent, and the response then
-breaks off: its status went out long before, and no client may take it for complete.
+Files are streamed.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -17,7 +15,6 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 from cbmir_node.answers.encoding import ObjectEncoder
 from cbmir_node.archive.incoming import file_head
 from cbmir_node.catalog.query.retrieval import StoredObject, stored_objects_of
-from cbmir_node.errors import CbmirError, NotKeptError
 from cbmir_node.imaging.transcoding import can_transcode
 from cbmir_node.web.dicomweb.media_types import DICOM, MediaRange, accepted, not_acceptable
 from cbmir_node.web.dicomweb.multipart_writing import (
@@ -28,7 +25,6 @@ from cbmir_node.web.dicomweb.multipart_writing import (
 )
 from cbmir_node.web.dicomweb.resources import (
     Resource,
-    UidInPath,
     entity_tag,
     named_objects,
     not_modified,
@@ -36,9 +32,9 @@ from cbmir_node.web.dicomweb.resources import (
     validator,
     warning_header,
 )
+from cbmir_node.web.dicomweb.retrieve.sending import sendable
+from cbmir_node.web.parameters import Uid
 from cbmir_node.web.services import WebServices
-
-_log = logging.getLogger(__name__)
 
 _NOT_BY_HTTP = frozenset({ImplicitVRLittleEndian, ExplicitVRBigEndian})
 """Transfer syntaxes that PS3.18 8.7.3 forbids."""
@@ -59,12 +55,12 @@ def router(services: WebServices) -> APIRouter:
     routes = APIRouter(tags=["Retrieve"])
 
     @routes.get("/studies/{study}", response_class=Response, responses=_RESPONSES)
-    def retrieve_study(request: Request, study: UidInPath) -> Response:
+    def retrieve_study(request: Request, study: Uid) -> Response:
         """Retrieve all instances of a study."""
         return _retrieve(services, request, Resource(study))
 
     @routes.get("/studies/{study}/series/{series}", response_class=Response, responses=_RESPONSES)
-    def retrieve_series(request: Request, study: UidInPath, series: UidInPath) -> Response:
+    def retrieve_series(request: Request, study: Uid, series: Uid) -> Response:
         """Retrieve all instances of a series."""
         return _retrieve(services, request, Resource(study, series))
 
@@ -73,47 +69,26 @@ def router(services: WebServices) -> APIRouter:
         response_class=Response,
         responses=_RESPONSES,
     )
-    def retrieve_instance(
-        request: Request, study: UidInPath, series: UidInPath, instance: UidInPath
-    ) -> Response:
+    def retrieve_instance(request: Request, study: Uid, series: Uid, instance: Uid) -> Response:
         """Retrieve one instance."""
         return _retrieve(services, request, Resource(study, series, instance))
 
     return routes
 
 
-class IncompleteResponseError(CbmirError):
-    """Some of the objects of a response that has begun could not be sent."""
-
-
-def reason_of(failures: Sequence[CbmirError | OSError]) -> CbmirError:
-    """Return why nothing can be sent: the first of the failures, as the client is told."""
-    first = failures[0]
-    if isinstance(first, CbmirError):
-        return first
-    return NotKeptError("its file is not here any more; search again")
-
-
-class _Wanted(NamedTuple):
-    """An object and the transfer syntax in which it is acceptable."""
-
-    stored: StoredObject
-    transfer_syntax: str
-
-
 def _retrieve(services: WebServices, request: Request, resource: Resource) -> Response:
     ranges = accepted(request)
     named = named_objects(services, resource)
     as_file = _as_single_file(ranges) and resource.level == "IMAGE"
-    syntaxes = _acceptable_syntaxes(ranges, as_file)
-    chosen = ((stored, _chosen(stored, syntaxes)) for stored in named.kept)
-    wanted = [_Wanted(stored, syntax) for stored, syntax in chosen if syntax]
-    if not wanted:
+    acceptable = _acceptable_syntaxes(ranges, as_file)
+    chosen = {stored: _chosen(stored, acceptable) for stored in named.kept}
+    syntaxes = {stored: syntax for stored, syntax in chosen.items() if syntax}
+    if not syntaxes:
         raise not_acceptable(_OFFERED)
-    tag = entity_tag(named.kept, str(as_file), *(one.transfer_syntax for one in wanted))
+    tag = entity_tag(named.kept, str(as_file), *syntaxes.values())
     if unchanged := not_modified(request, tag):
         return unchanged
-    unacceptable = len(named.kept) - len(wanted)
+    unacceptable = len(named.kept) - len(syntaxes)
     warnings = warning_header(
         service_url(request),
         (
@@ -123,7 +98,7 @@ def _retrieve(services: WebServices, request: Request, resource: Resource) -> Re
     )
     headers = {**warnings, **validator(tag)}
     status = 206 if warnings else 200
-    parts = _parts(services, wanted)
+    parts = _parts(services, syntaxes)
     if as_file:
         only = next(parts)
         return started_response(only.chunks, only.content_type, headers=headers)
@@ -161,25 +136,17 @@ def _chosen(stored: StoredObject, acceptable: Sequence[str]) -> str:
     return ""
 
 
-def _parts(services: WebServices, wanted: Sequence[_Wanted]) -> Generator[Part, None, None]:
-    """Yield the objects that can be sent; raise when some, or the only one, cannot."""
-    sent = 0
-    failures: list[CbmirError | OSError] = []
+def _parts(services: WebServices, syntaxes: Mapping[StoredObject, str]) -> Iterator[Part]:
+    """Yield objects, each in its transfer syntax; raises as `sendable`."""
     with ObjectEncoder(services.stores.archive, services.decoders) as encoder:
-        for stored, syntax in wanted:
-            try:
-                path, offset = _encoded(services, encoder, stored, syntax)
-            except (CbmirError, OSError) as error:
-                _log.warning("%s is not sent: %s", stored.sop_instance_uid, error)
-                failures.append(error)
-                continue
+
+        def part(stored: StoredObject) -> Part:
+            syntax = syntaxes[stored]
+            path, offset = _encoded(services, encoder, stored, syntax)
             head = file_head(stored.sop_class_uid, stored.sop_instance_uid, syntax)
-            yield Part(f"{DICOM}; transfer-syntax={syntax}", file_chunks(path, offset, head))
-            sent += 1
-    if failures and not sent:
-        raise reason_of(failures)
-    if failures:
-        raise IncompleteResponseError(f"{len(failures)} of {len(wanted)} instances cannot be sent")
+            return Part(f"{DICOM}; transfer-syntax={syntax}", file_chunks(path, offset, head))
+
+        yield from sendable(list(syntaxes), part)
 
 
 def _encoded(

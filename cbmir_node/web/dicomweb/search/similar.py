@@ -18,6 +18,7 @@ from cbmir_node.answers.similar import SERIES_KEYS_OF_STUDY, similar_answers
 from cbmir_node.archive.header import is_uid
 from cbmir_node.catalog.keys import Level
 from cbmir_node.search.query import (
+    MAX_EXAMPLES,
     METHODS,
     SAME_TAGS,
     Example,
@@ -27,9 +28,9 @@ from cbmir_node.search.query import (
     SimilarityQuery,
 )
 from cbmir_node.web.dicomweb.media_types import JSON_TYPES, accepted, choose
-from cbmir_node.web.dicomweb.results import results_response
-from cbmir_node.web.dicomweb.search_parameters import SearchParameters, read_search_parameters
-from cbmir_node.web.problems import Problem
+from cbmir_node.web.dicomweb.parameter_values import Parameters, only_value, wrong_value
+from cbmir_node.web.dicomweb.search.parameters import SearchParameters, read_search_parameters
+from cbmir_node.web.dicomweb.search.results import results_response
 from cbmir_node.web.services import WebServices
 
 EXAMPLES = frozenset({"similar-to", "not-similar-to"})
@@ -41,7 +42,6 @@ CHOICES = frozenset(
 )
 """Parameters that choose how is searched; each leaves its matter as configured when absent."""
 
-_MOST_EXAMPLES = 100
 _MOST_RESULTS = 65535
 _NO_TAGS = "none"
 _NO_FUZZY = "fuzzymatching is not supported with similarity; only literal matching was performed"
@@ -139,7 +139,7 @@ def _results(asked: SearchParameters) -> int | None:
     k = _number(asked.others, "k", 1, _MOST_RESULTS)
     if k is not None:
         if k != int(k):
-            raise _wrong("k", "must be a whole number")
+            raise wrong_value("k", "must be a whole number")
         return int(k)
     if asked.limit is None:
         return None
@@ -150,49 +150,42 @@ def _named(asked: SearchParameters, name: str) -> list[Example]:
     sent = [uid.strip() for value in asked.others.get(name, []) for uid in value.split(",")]
     uids = list(dict.fromkeys(uid for uid in sent if uid))
     if any(not is_uid(uid) for uid in uids):
-        raise _wrong(name, "must be a list of UIDs, separated by commas")
-    if len(uids) > _MOST_EXAMPLES:
-        raise _wrong(name, f"takes {_MOST_EXAMPLES} examples at most")
+        raise wrong_value(name, "must be a list of UIDs, separated by commas")
+    if len(uids) > MAX_EXAMPLES:
+        raise wrong_value(name, f"takes {MAX_EXAMPLES} examples at most")
     return [Example(cast(SimilarityLevel, asked.keys.level), uid) for uid in uids]
 
 
-def _text(others: Mapping[str, list[str]], name: str) -> str | None:
-    values = others.get(name, [])
-    if len(values) > 1:
-        raise _wrong(name, "name it once")
-    return values[0].strip() or None if values else None
+def _text(others: Parameters, name: str) -> str | None:
+    return (only_value(others, name) or "").strip() or None
 
 
-def _number(others: Mapping[str, list[str]], name: str, low: float, high: float) -> float | None:
+def _number(others: Parameters, name: str, low: float, high: float) -> float | None:
     text = _text(others, name)
     if text is None:
         return None
     number = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{0,9})?", text) else math.nan
     if not low <= number <= high:
-        raise _wrong(name, f"must be a number in {low}-{high}")
+        raise wrong_value(name, f"must be a number in {low}-{high}")
     return number
 
 
-def _flag(others: Mapping[str, list[str]], name: str) -> bool | None:
+def _flag(others: Parameters, name: str) -> bool | None:
     text = _one_of(others, name, ("true", "false"))
     return None if text is None else text == "true"
 
 
-def _one_of(others: Mapping[str, list[str]], name: str, values: Sequence[str]) -> str | None:
+def _one_of(others: Parameters, name: str, values: Sequence[str]) -> str | None:
     text = _text(others, name)
     if text is not None and text not in values:
-        raise _wrong(name, f"must be one of {', '.join(values)}")
+        raise wrong_value(name, f"must be one of {', '.join(values)}")
     return text
 
 
-def _same_tags(others: Mapping[str, list[str]]) -> tuple[SameTag, ...] | None:
+def _same_tags(others: Parameters) -> tuple[SameTag, ...] | None:
     names = [name for value in others.get("same-tags", []) for name in value.split(",") if name]
     if names == [_NO_TAGS]:
         return ()
     if any(name not in SAME_TAGS for name in names):
-        raise _wrong("same-tags", f"must be of {', '.join(SAME_TAGS)}, or {_NO_TAGS}")
+        raise wrong_value("same-tags", f"must be of {', '.join(SAME_TAGS)}, or {_NO_TAGS}")
     return tuple(cast(SameTag, name) for name in dict.fromkeys(names)) or None
-
-
-def _wrong(name: str, wanted: str) -> Problem:
-    return Problem(400, f"{name}: {wanted}", field=name)

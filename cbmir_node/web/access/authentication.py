@@ -1,4 +1,4 @@
-"""Recognises who asks, by token or login session, and lets strangers no further."""
+"""Authentication, by token or login session: strangers get no further."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cbmir_node.config import HttpSettings
 from cbmir_node.web.access.callers import EVERY_RIGHT, Caller
-from cbmir_node.web.access.rights import not_recognised
+from cbmir_node.web.access.rights import not_authenticated
 from cbmir_node.web.access.sessions import SESSION_COOKIE, Sessions
 from cbmir_node.web.access.tokens import token_sha256
 from cbmir_node.web.problems import Problem, problem_response
@@ -23,7 +23,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _EVERYBODY = Caller("", EVERY_RIGHT)
 
 
-class Recognition:
+class Authentication:
     """Puts the `Caller` into the state of each request (ASGI middleware).
 
     A stranger gets 401 before anything of the request is read or looked up, but for the open
@@ -51,20 +51,20 @@ class Recognition:
         """Handle one request."""
         if scope["type"] == "http":
             try:
-                scope.setdefault("state", {})["caller"] = self._recognise(HTTPConnection(scope))
+                scope.setdefault("state", {})["caller"] = self._caller(HTTPConnection(scope))
             except Problem as problem:
                 await problem_response(problem)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    def _recognise(self, request: HTTPConnection) -> Caller | None:
+    def _caller(self, request: HTTPConnection) -> Caller | None:
         """Return who asks, ``None`` for a stranger on an open path; raise what is told others."""
         if not self._needs_credentials:
             return _EVERYBODY
         path, method = request.scope["path"], request.scope["method"]
         caller = self._program(request) or self._person(request)
         if caller is None and path not in OPEN_PATHS and not path.startswith("/static/"):
-            raise not_recognised()
+            raise not_authenticated()
         if caller and caller.csrf_token and method not in SAFE_METHODS and path != "/login":
             given = request.headers.get("x-csrf-token", "")
             if not hmac.compare_digest(given.encode(), caller.csrf_token.encode()):

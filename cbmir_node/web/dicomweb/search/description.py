@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 from fastapi import Query
 
 from cbmir_node.search.query import Method
-from cbmir_node.web.dicomweb.media_types import JSON_TYPES
 
 _UIDS = r"^[0-9.]+(,[0-9.]+)*$"
 _Flag = Literal["true", "false"]
@@ -35,12 +34,6 @@ ATTRIBUTES: dict[str, Any] = {
     ]
 }
 """Parameters for ``openapi_extra``."""
-
-DATA_SETS: dict[str, Any] = {
-    media_type: {"schema": {"type": "array", "items": {"type": "object"}}}
-    for media_type in JSON_TYPES
-}
-"""Content of a response in DICOM JSON (PS3.18 F.2)."""
 
 
 def describe_search(

@@ -15,6 +15,7 @@ from cbmir_node.answers.query_keys import QueryKeys, tag_of
 from cbmir_node.catalog.keys import LEVELS, SEQUENCE_BY_KEYWORD, UNIQUE_KEY, Level
 from cbmir_node.catalog.query.conditions import is_universal
 from cbmir_node.catalog.query.hierarchy import matched_keys, supported_keys
+from cbmir_node.web.dicomweb.parameter_values import Parameters, only_value, wrong_value
 from cbmir_node.web.problems import Problem
 
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
@@ -26,6 +27,12 @@ _UTF_8 = ("ISO_IR 192",)
 _NOT_ATTRIBUTES = frozenset(
     {"includefield", "limit", "offset", "fuzzymatching", "accept", "charset"}
 )
+_NOT_MATCHED = frozenset({"SpecificCharacterSet", "TimezoneOffsetFromUTC"})
+"""Attributes of the query itself."""
+
+_VRS_OF_LISTS = frozenset({"CS", "UI"})
+"""Whose values never have a comma, so that it divides several (PS3.5 Table 6.2-1)."""
+
 _DEFAULT_KEYS: Mapping[Level, tuple[str, ...]] = {
     "PATIENT": (),
     "STUDY": (
@@ -101,42 +108,53 @@ def read_search_parameters(
     Problem
         400: a supported parameter has a value that it cannot have.
     """
+    by_name = _by_name(parameters)
+    attributes, unknown = _attributes(by_name, extensions)
+    returned = {*supported_keys(level), *extra}
+    matching = {**_matching(attributes), **(above or {})}
+    unmatched = [path for path in attributes if path not in matched_keys() | _NOT_MATCHED]
+    included = _included(by_name.get("includefield", []), level)
+    wanted = {*_defaults(level, above or {}), *attributes, *included, *extra} & returned
+    keys = QueryKeys(level, matching, _in_order(wanted), character_set=_UTF_8)
+    return SearchParameters(
+        keys,
+        _number(by_name, "limit"),
+        _number(by_name, "offset") or 0,
+        _flag(by_name, "fuzzymatching"),
+        {name: values for name, values in by_name.items() if name in extensions},
+        [*_told("ignored", unknown), *_told("not matched", unmatched)],
+    )
+
+
+def _by_name(parameters: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return the values of each parameter; refuse what no search can have."""
     sent = list(parameters)
     if len(sent) > _MOST_PARAMETERS:
         raise Problem(400, f"send at most {_MOST_PARAMETERS} query parameters")
     if any("\0" in value for _, value in sent):  # which no database can look for
         raise Problem(400, "send no value with a NUL character")
-    others: dict[str, list[str]] = {}
+    by_name: dict[str, list[str]] = {}
+    for name, value in sent:
+        by_name.setdefault(name, []).append(value)
+    return by_name
+
+
+def _attributes(
+    parameters: Parameters, extensions: frozenset[str]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the values of each attribute by its path, and the names that mean nothing."""
     attributes: dict[str, list[str]] = {}
     unknown = []
-    for name, value in sent:
-        if name in extensions:
-            others.setdefault(name, []).append(value)
-        elif name not in _NOT_ATTRIBUTES:
-            if path := attribute_path(name):
-                attributes.setdefault(path, []).append(value)
+    for name, values in parameters.items():
+        if name not in _NOT_ATTRIBUTES | extensions:
+            if path := _attribute_path(name):
+                attributes.setdefault(path, []).extend(values)
             else:
                 unknown.append(name)
-    returned = {*supported_keys(level), *extra}
-    matching = {**_matching(attributes), **(above or {})}
-    unmatched = [path for path in attributes if path not in matched_keys() | {*_NOT_MATCHED}]
-    included = _included([value for name, value in sent if name == "includefield"], level)
-    wanted = {*_defaults(level, above or {}), *attributes, *included, *extra} & returned
-    keys = QueryKeys(level, matching, _in_order(wanted), character_set=_UTF_8)
-    return SearchParameters(
-        keys,
-        _number(sent, "limit"),
-        _number(sent, "offset") or 0,
-        _flag(sent, "fuzzymatching"),
-        others,
-        [*_told("ignored", unknown), *_told("not matched", unmatched)],
-    )
+    return attributes, unknown
 
 
-_NOT_MATCHED = ("SpecificCharacterSet", "TimezoneOffsetFromUTC")
-
-
-def attribute_path(name: str) -> str:
+def _attribute_path(name: str) -> str:
     """Return the path of keywords that an attribute's name means; empty when it means none.
 
     Parameters
@@ -159,10 +177,10 @@ def _matching(attributes: Mapping[str, Sequence[str]]) -> dict[str, str]:
     known = matched_keys()
     matching = {}
     for path, values in attributes.items():
-        is_uid = dictionary_VR(path.rpartition(".")[2]) == "UI"
-        if len(values) > 1 and not is_uid:
-            raise Problem(400, f"{path}: name it once", field=path)
-        text = "\\".join(",".join(values).split(",")) if is_uid else values[0]
+        is_list = dictionary_VR(path.rpartition(".")[2]) in _VRS_OF_LISTS
+        if len(values) > 1 and not is_list:
+            raise wrong_value(path, "name it once")
+        text = "\\".join(filter(None, ",".join(values).split(","))) if is_list else values[0]
         if path in known and not is_universal(text):
             matching[path] = text
     return matching
@@ -173,7 +191,7 @@ def _included(values: Sequence[str], level: Level) -> set[str]:
     if "all" in names:
         everything = supported_keys(level)
         return {path for path in everything if path.partition(".")[0] not in SEQUENCE_BY_KEYWORD}
-    return {attribute_path(name) for name in names}
+    return {_attribute_path(name) for name in names}
 
 
 def _defaults(level: Level, above: Mapping[str, str]) -> set[str]:
@@ -193,27 +211,20 @@ def _in_order(paths: set[str]) -> tuple[str, ...]:
     return tuple(sorted(kept, key=lambda path: [tag_of(part) for part in path.split(".")]))
 
 
-def _number(sent: Sequence[tuple[str, str]], name: str) -> int | None:
-    text = _once(sent, name)
+def _number(parameters: Parameters, name: str) -> int | None:
+    text = only_value(parameters, name)
     if text is None:
         return None
     if not re.fullmatch(r"[0-9]{1,18}", text):
-        raise Problem(400, f"{name}: must be a whole number from 0", field=name)
+        raise wrong_value(name, "must be a whole number from 0")
     return int(text)
 
 
-def _flag(sent: Sequence[tuple[str, str]], name: str) -> bool:
-    text = _once(sent, name)
+def _flag(parameters: Parameters, name: str) -> bool:
+    text = only_value(parameters, name)
     if text not in (None, "true", "false"):
-        raise Problem(400, f"{name}: must be true or false", field=name)
+        raise wrong_value(name, "must be true or false")
     return text == "true"
-
-
-def _once(sent: Sequence[tuple[str, str]], name: str) -> str | None:
-    values = [value for one, value in sent if one == name]
-    if len(values) > 1:
-        raise Problem(400, f"{name}: name it once", field=name)
-    return values[0] if values else None
 
 
 def _told(what: str, names: Sequence[str]) -> list[str]:

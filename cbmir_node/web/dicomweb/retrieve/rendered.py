@@ -6,21 +6,16 @@ A study or series is represented by one image, its cover, and a multi-frame imag
 from __future__ import annotations
 
 import hashlib
-import math
-import re
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
-from cbmir_node.catalog.query.covers import CoverLevel
 from cbmir_node.catalog.query.retrieval import stored_objects
-from cbmir_node.imaging.rendering import MediaType, Rendering
-from cbmir_node.imaging.windows import Function
-from cbmir_node.web.dicomweb.frames import FrameList, frame_numbers
-from cbmir_node.web.dicomweb.media_types import accepted, choose, not_acceptable
+from cbmir_node.errors import SelectionError
+from cbmir_node.imaging.rendering import Rendering
+from cbmir_node.web.dicomweb.media_types import accepted, choose
 from cbmir_node.web.dicomweb.resources import (
     Resource,
-    UidInPath,
     entity_tag,
     named_objects,
     not_modified,
@@ -29,12 +24,17 @@ from cbmir_node.web.dicomweb.resources import (
     validator,
     warning_header,
 )
+from cbmir_node.web.dicomweb.retrieve.frames import FrameList, frame_numbers
+from cbmir_node.web.dicomweb.retrieve.rendering_parameters import (
+    HowRendered,
+    Viewport,
+    read_rendering,
+)
+from cbmir_node.web.parameters import Uid
 from cbmir_node.web.problems import Problem
 from cbmir_node.web.services import WebServices
 
-_LARGEST_SIDE = 16384
 _JPEG = "image/jpeg"
-_OFFERED = get_args(MediaType)
 _NOT_RENDERED = ("annotation", "iccprofile", "presentationSeriesUID", "presentationUID")
 _ANSWER: dict[str, Any] = {
     "response_class": Response,
@@ -48,43 +48,6 @@ _SERIES = f"{_STUDY}/series/{{series}}"
 _INSTANCE = f"{_SERIES}/instances/{{instance}}"
 _FRAMES = f"{_INSTANCE}/frames/{{frames}}"
 
-Viewport = Annotated[
-    str | None,
-    Query(
-        max_length=100,
-        description="Columns and rows of the picture, as vw,vh, or with the region of the image "
-        "to show, as vw,vh,sx,sy,sw,sh (8.3.5.1.3)",
-        examples=["512,512"],
-    ),
-]
-
-
-def _rendering(
-    request: Request,
-    quality: Annotated[int, Query(ge=1, le=100, description="Of JPEG (8.3.5.1.2)")] = 90,
-    viewport: Viewport = None,
-    window: Annotated[
-        str | None,
-        Query(
-            max_length=100,
-            description="Centre, width and function: linear, linear-exact or sigmoid (8.3.5.1.4)",
-            examples=["40,400,linear"],
-        ),
-    ] = None,
-) -> Rendering:
-    """Read how a picture is to look."""
-    columns_and_rows, region = _read_viewport(viewport)
-    return Rendering(
-        cast(MediaType, choose(accepted(request), _OFFERED)),
-        quality=quality,
-        window=_read_window(window),
-        viewport=columns_and_rows,
-        region=region,
-    )
-
-
-HowRendered = Annotated[Rendering, Depends(_rendering)]
-
 
 def router(services: WebServices) -> APIRouter:
     """Build the routes of rendered resources and thumbnails."""
@@ -96,13 +59,13 @@ def router(services: WebServices) -> APIRouter:
 
 def _add_rendered(routes: APIRouter, services: WebServices) -> None:
     @routes.get(f"{_STUDY}/rendered", **_ANSWER)
-    def rendered_study(request: Request, study: UidInPath, rendering: HowRendered) -> Response:
+    def rendered_study(request: Request, study: Uid, rendering: HowRendered) -> Response:
         """Render the image that represents a study."""
         return _rendered(services, request, Resource(study), "", rendering)
 
     @routes.get(f"{_SERIES}/rendered", **_ANSWER)
     def rendered_series(
-        request: Request, study: UidInPath, series: UidInPath, rendering: HowRendered
+        request: Request, study: Uid, series: Uid, rendering: HowRendered
     ) -> Response:
         """Render the image that represents a series."""
         return _rendered(services, request, Resource(study, series), "", rendering)
@@ -110,9 +73,9 @@ def _add_rendered(routes: APIRouter, services: WebServices) -> None:
     @routes.get(f"{_INSTANCE}/rendered", **_ANSWER)
     def rendered_instance(
         request: Request,
-        study: UidInPath,
-        series: UidInPath,
-        instance: UidInPath,
+        study: Uid,
+        series: Uid,
+        instance: Uid,
         rendering: HowRendered,
     ) -> Response:
         """Render an image; of a multi-frame one the frame that represents it."""
@@ -121,9 +84,9 @@ def _add_rendered(routes: APIRouter, services: WebServices) -> None:
     @routes.get(f"{_FRAMES}/rendered", **_ANSWER)
     def rendered_frame(
         request: Request,
-        study: UidInPath,
-        series: UidInPath,
-        instance: UidInPath,
+        study: Uid,
+        series: Uid,
+        instance: Uid,
         frames: FrameList,
         rendering: HowRendered,
     ) -> Response:
@@ -133,13 +96,13 @@ def _add_rendered(routes: APIRouter, services: WebServices) -> None:
 
 def _add_thumbnails(routes: APIRouter, services: WebServices) -> None:
     @routes.get(f"{_STUDY}/thumbnail", **_ANSWER)
-    def study_thumbnail(request: Request, study: UidInPath, viewport: Viewport = None) -> Response:
+    def study_thumbnail(request: Request, study: Uid, viewport: Viewport = None) -> Response:
         """Return a thumbnail that represents a study."""
         return _thumbnail(services, request, Resource(study), "", viewport)
 
     @routes.get(f"{_SERIES}/thumbnail", **_ANSWER)
     def series_thumbnail(
-        request: Request, study: UidInPath, series: UidInPath, viewport: Viewport = None
+        request: Request, study: Uid, series: Uid, viewport: Viewport = None
     ) -> Response:
         """Return a thumbnail that represents a series."""
         return _thumbnail(services, request, Resource(study, series), "", viewport)
@@ -147,9 +110,9 @@ def _add_thumbnails(routes: APIRouter, services: WebServices) -> None:
     @routes.get(f"{_INSTANCE}/thumbnail", **_ANSWER)
     def instance_thumbnail(
         request: Request,
-        study: UidInPath,
-        series: UidInPath,
-        instance: UidInPath,
+        study: Uid,
+        series: Uid,
+        instance: Uid,
         viewport: Viewport = None,
     ) -> Response:
         """Return a thumbnail that represents an instance."""
@@ -158,9 +121,9 @@ def _add_thumbnails(routes: APIRouter, services: WebServices) -> None:
     @routes.get(f"{_FRAMES}/thumbnail", **_ANSWER)
     def frame_thumbnail(
         request: Request,
-        study: UidInPath,
-        series: UidInPath,
-        instance: UidInPath,
+        study: Uid,
+        series: Uid,
+        instance: Uid,
         frames: FrameList,
         viewport: Viewport = None,
     ) -> Response:
@@ -193,11 +156,9 @@ def _thumbnail(
     viewport: str | None,
 ) -> Response:
     if viewport is not None:
-        rendering = _rendering(request, viewport=viewport)
+        rendering = read_rendering(request, viewport=viewport)
         return _rendered(services, request, resource, frames, rendering)
-    media_type = choose(accepted(request), _OFFERED)
-    if media_type != _JPEG:
-        raise not_acceptable((_JPEG, "or name a viewport"))
+    choose(accepted(request), (_JPEG,))
     uid, frame = _image(services, resource, frames)
     picture = services.pictures.thumbnail(uid, frame)
     tag = f'"{hashlib.sha256(picture).hexdigest()[:32]}"'
@@ -215,60 +176,9 @@ def _image(services: WebServices, resource: Resource, frames: str) -> tuple[str,
         return resource.instance, numbers[0]
     if not stored_objects(services.stores.catalog, resource.level, resource.keys()):
         raise unknown(resource)
-    return services.pictures.cover(cast(CoverLevel, resource.level), resource.uid)
-
-
-_Size = tuple[int, int]
-_Region = tuple[float, float, float, float]
-
-
-def _read_viewport(text: str | None) -> tuple[_Size | None, _Region | None]:
-    if text is None:
-        return None, None
-    fields = text.split(",")
-    size = fields[:2]
-    if len(fields) not in (2, 6) or not all(re.fullmatch(r"[0-9]{1,5}", one) for one in size):
-        raise _wrong("viewport", "vw,vh or vw,vh,sx,sy,sw,sh")
-    columns, rows = (int(one) for one in size)
-    if not (1 <= columns <= _LARGEST_SIDE and 1 <= rows <= _LARGEST_SIDE):
-        raise _wrong("viewport", f"sides of 1 to {_LARGEST_SIDE}")
-    if len(fields) == 2:
-        return (columns, rows), None
-    left, top, width, height = (_number("viewport", one, empty=0.0) for one in fields[2:])
-    if not (width and height):
-        raise _wrong("viewport", "a region with a width and a height")
-    return (columns, rows), (left, top, width, height)
-
-
-def _read_window(text: str | None) -> tuple[float, float, Function] | None:
-    if text is None:
-        return None
-    fields = text.split(",")
-    functions: dict[str, Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]] = {
-        "linear": "LINEAR",
-        "linear-exact": "LINEAR_EXACT",
-        "sigmoid": "SIGMOID",
-    }
-    if len(fields) != 3 or fields[2].lower() not in functions:
-        raise _wrong("window", f"centre,width,function with one of {', '.join(functions)}")
-    centre, width = (_number("window", one) for one in fields[:2])
-    function = functions[fields[2].lower()]
-    if width <= 0 or (function == "LINEAR" and width < 1):
-        raise _wrong("window", "a width above 0, for linear at least 1")
-    return centre, width, function
-
-
-def _number(name: str, text: str, empty: float | None = None) -> float:
-    if text == "" and empty is not None:
-        return empty
     try:
-        number = float(text)
-    except ValueError:
-        raise _wrong(name, "numbers") from None
-    if not math.isfinite(number) or abs(number) > 1e9:
-        raise _wrong(name, "numbers of a reasonable size")
-    return number
-
-
-def _wrong(name: str, wanted: str) -> Problem:
-    return Problem(400, f"{name}: must be {wanted}", field=name)
+        return services.pictures.cover(resource.level, resource.uid)
+    except SelectionError as error:
+        raise Problem(
+            406, "there is no image to render: retrieve the objects themselves, or their metadata"
+        ) from error

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from pydicom import Dataset
 
 from cbmir_node.catalog.query.retrieval import StoredObject
-from cbmir_node.errors import CbmirError, InvalidObjectError
+from cbmir_node.errors import InvalidObjectError
 from cbmir_node.imaging.pixel_source import NATIVE
 from cbmir_node.imaging.transcoding import photometric_as_sent
-from cbmir_node.web.dicomweb.description import DATA_SETS
-from cbmir_node.web.dicomweb.dicom_json import JsonDataset, json_array, json_dataset
-from cbmir_node.web.dicomweb.headers import read_object_header
+from cbmir_node.web.dicomweb.dicom_json import (
+    DATA_SETS,
+    JsonDataset,
+    in_order,
+    json_array,
+    json_dataset,
+)
 from cbmir_node.web.dicomweb.media_types import JSON_TYPES, accepted, choose
 from cbmir_node.web.dicomweb.multipart_writing import started_response
 from cbmir_node.web.dicomweb.resources import (
     Resource,
-    UidInPath,
     entity_tag,
     named_objects,
     not_modified,
@@ -30,10 +31,10 @@ from cbmir_node.web.dicomweb.resources import (
     validator,
     warning_header,
 )
-from cbmir_node.web.dicomweb.retrieve import IncompleteResponseError, reason_of
+from cbmir_node.web.dicomweb.retrieve.object_headers import read_object_header
+from cbmir_node.web.dicomweb.retrieve.sending import sendable
+from cbmir_node.web.parameters import Uid
 from cbmir_node.web.services import WebServices
-
-_log = logging.getLogger(__name__)
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
@@ -50,14 +51,14 @@ def router(services: WebServices) -> APIRouter:
     routes = APIRouter(tags=["Retrieve"])
 
     @routes.get("/studies/{study}/metadata", response_class=Response, responses=_RESPONSES)
-    def study_metadata(request: Request, study: UidInPath) -> Response:
+    def study_metadata(request: Request, study: Uid) -> Response:
         """Retrieve the metadata of all instances of a study."""
         return _metadata(services, request, Resource(study))
 
     @routes.get(
         "/studies/{study}/series/{series}/metadata", response_class=Response, responses=_RESPONSES
     )
-    def series_metadata(request: Request, study: UidInPath, series: UidInPath) -> Response:
+    def series_metadata(request: Request, study: Uid, series: Uid) -> Response:
         """Retrieve the metadata of all instances of a series."""
         return _metadata(services, request, Resource(study, series))
 
@@ -66,9 +67,7 @@ def router(services: WebServices) -> APIRouter:
         response_class=Response,
         responses=_RESPONSES,
     )
-    def instance_metadata(
-        request: Request, study: UidInPath, series: UidInPath, instance: UidInPath
-    ) -> Response:
+    def instance_metadata(request: Request, study: Uid, series: Uid, instance: Uid) -> Response:
         """Retrieve the metadata of an instance."""
         return _metadata(services, request, Resource(study, series, instance))
 
@@ -84,28 +83,11 @@ def _metadata(services: WebServices, request: Request, resource: Resource) -> Re
         return unchanged
     told = warning_header(service, [named.warning])
     return started_response(
-        json_array(_described(services, service, named.kept)),
+        json_array(sendable(named.kept, lambda stored: _json_header(services, service, stored))),
         media_type,
         status=206 if told else 200,
         headers={**told, **validator(tag)},
     )
-
-
-def _described(
-    services: WebServices, service: str, objects: Sequence[StoredObject]
-) -> Iterator[JsonDataset]:
-    """Yield the metadata that can be read; break off in the end where some cannot."""
-    failures: list[CbmirError | OSError] = []
-    for stored in objects:
-        try:
-            yield _json_header(services, service, stored)
-        except (CbmirError, OSError) as error:
-            _log.warning("no metadata of %s: %s", stored.sop_instance_uid, error)
-            failures.append(error)
-    if failures and len(failures) == len(objects):
-        raise reason_of(failures)
-    if failures:
-        raise IncompleteResponseError(f"{len(failures)} of {len(objects)} headers are unreadable")
 
 
 def _json_header(services: WebServices, service: str, stored: StoredObject) -> JsonDataset:
@@ -129,7 +111,7 @@ def _json_header(services: WebServices, service: str, stored: StoredObject) -> J
         named[read.pixels.tag] = "OW" if read.pixels.vr == "UN" else read.pixels.vr
     for tag, vr in named.items():
         described[f"{tag:08X}"] = {"vr": vr, "BulkDataURI": f"{url}/bulkdata/{tag:08X}"}
-    return described
+    return in_order(described)
 
 
 def _describe_as_sent(header: Dataset, transfer_syntax: str) -> None:

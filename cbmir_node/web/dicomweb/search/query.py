@@ -9,17 +9,18 @@ from fastapi import APIRouter, Depends, Request, Response
 from cbmir_node.answers.data_sets import make_answer
 from cbmir_node.catalog.keys import Level
 from cbmir_node.catalog.query.hierarchy import find
-from cbmir_node.web.dicomweb.description import (
+from cbmir_node.web.dicomweb.dicom_json import DATA_SETS
+from cbmir_node.web.dicomweb.media_types import JSON_TYPES, accepted, choose
+from cbmir_node.web.dicomweb.resources import Resource
+from cbmir_node.web.dicomweb.search.description import (
     ATTRIBUTES,
-    DATA_SETS,
     describe_search,
     describe_similarity,
 )
-from cbmir_node.web.dicomweb.media_types import JSON_TYPES, accepted, choose
-from cbmir_node.web.dicomweb.resources import Resource, UidInPath
-from cbmir_node.web.dicomweb.results import results_response
-from cbmir_node.web.dicomweb.search_parameters import read_search_parameters
-from cbmir_node.web.dicomweb.similar import EXAMPLES, search_similar
+from cbmir_node.web.dicomweb.search.parameters import read_search_parameters
+from cbmir_node.web.dicomweb.search.results import results_response
+from cbmir_node.web.dicomweb.search.similar import EXAMPLES, search_similar
+from cbmir_node.web.parameters import Uid
 from cbmir_node.web.services import WebServices
 
 _MORE = "There are additional results that can be requested"
@@ -58,19 +59,17 @@ def router(services: WebServices) -> APIRouter:
         return _search(services, request, "IMAGE")
 
     @routes.get("/studies/{study}/series", **_ANSWER)
-    def search_series_of_study(request: Request, study: UidInPath) -> Response:
+    def search_series_of_study(request: Request, study: Uid) -> Response:
         """Search for series of a study."""
         return _search(services, request, "SERIES", Resource(study))
 
     @routes.get("/studies/{study}/instances", **_ANSWER)
-    def search_instances_of_study(request: Request, study: UidInPath) -> Response:
+    def search_instances_of_study(request: Request, study: Uid) -> Response:
         """Search for instances of a study."""
         return _search(services, request, "IMAGE", Resource(study))
 
     @routes.get("/studies/{study}/series/{series}/instances", **_ANSWER)
-    def search_instances_of_series(
-        request: Request, study: UidInPath, series: UidInPath
-    ) -> Response:
+    def search_instances_of_series(request: Request, study: Uid, series: Uid) -> Response:
         """Search for instances of a series."""
         return _search(services, request, "IMAGE", Resource(study, series))
 

@@ -9,7 +9,7 @@ from fastapi import Request, Response
 from pydicom import Dataset
 
 from cbmir_node.answers.query_keys import tag_of
-from cbmir_node.web.dicomweb.dicom_json import JsonDataset, json_array, json_dataset
+from cbmir_node.web.dicomweb.dicom_json import JsonDataset, in_order, json_array, json_dataset
 from cbmir_node.web.dicomweb.multipart_writing import started_response
 from cbmir_node.web.dicomweb.resources import resource_url, service_url, warning_header
 
@@ -46,4 +46,4 @@ def _described(answers: Iterable[Dataset], service: str) -> Iterator[JsonDataset
     for answer in answers:
         del answer.QueryRetrieveLevel
         url = resource_url(service, *(str(answer.get(keyword, "")) for keyword in _UIDS))
-        yield {**json_dataset(answer), _RETRIEVE_URL: {"vr": "UR", "Value": [url]}}
+        yield in_order({**json_dataset(answer), _RETRIEVE_URL: {"vr": "UR", "Value": [url]}})

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Path, Request, Response
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from cbmir_node.catalog.query.hierarchy import find
 from cbmir_node.catalog.query.retrieval import StoredObject
+from cbmir_node.catalog.reception.representation import frame_count
 from cbmir_node.imaging.pixel_source import NATIVE
 from cbmir_node.imaging.transcoding import can_transcode
 from cbmir_node.presentation.decoding import decode_with
@@ -23,7 +23,6 @@ from cbmir_node.web.dicomweb.media_types import (
 from cbmir_node.web.dicomweb.multipart_writing import Part, multipart_response
 from cbmir_node.web.dicomweb.resources import (
     Resource,
-    UidInPath,
     entity_tag,
     named_objects,
     not_modified,
@@ -32,6 +31,7 @@ from cbmir_node.web.dicomweb.resources import (
     unknown,
     validator,
 )
+from cbmir_node.web.parameters import Uid
 from cbmir_node.web.problems import Problem
 from cbmir_node.web.services import WebServices
 
@@ -96,9 +96,9 @@ def router(services: WebServices) -> APIRouter:
     )
     def retrieve_frames(
         request: Request,
-        study: UidInPath,
-        series: UidInPath,
-        instance: UidInPath,
+        study: Uid,
+        series: Uid,
+        instance: Uid,
         frames: FrameList,
     ) -> Response:
         """Retrieve frames of an instance, uncompressed or as they are stored."""
@@ -119,8 +119,7 @@ def frame_numbers(services: WebServices, resource: Resource, frames: str) -> lis
     found = find(services.stores.catalog, "IMAGE", keys, ["NumberOfFrames"], 1)
     if not found:
         raise unknown(resource)
-    told = found[0].values["NumberOfFrames"]
-    total = max(int(told), 1) if re.fullmatch(r"[0-9]{1,9}", told) else 1
+    total = frame_count(found[0].values["NumberOfFrames"])
     numbers = [int(number) for number in frames.split(",")]
     if max(numbers) > total:
         raise Problem(404, f"the instance has {total} frames, and no frame {max(numbers)}")
@@ -167,6 +166,12 @@ def _chosen_form(ranges: Sequence[MediaRange], syntax: str, number: int) -> Fram
     offered = [f'multipart/related; type="{OCTET_STREAM}"'] if plain else []
     if own:
         offered.append(f'multipart/related; type="{own}"; transfer-syntax={syntax}')
+    if not offered:
+        raise Problem(
+            406,
+            f"no single frames are sent of {UID(syntax).name}: retrieve the pixels as a whole, as "
+            "the BulkDataURI of the metadata names them",
+        )
     raise not_acceptable(offered)
 
 
@@ -185,5 +190,5 @@ def _parts(
 def _frame(services: WebServices, stored: StoredObject, number: int, form: FrameForm) -> bytes:
     path = services.stores.archive.path(stored.path)
     if form.transfer_syntax:
-        return decode_with(services.decoders, lambda decoder: decoder.stored_frame(path, number))
+        return decode_with(services.decoders, lambda decoder: decoder.encoded_frame(path, number))
     return decode_with(services.decoders, lambda decoder: decoder.native_frame(path, number))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
@@ -9,19 +10,19 @@ from pydicom import DataElement, Dataset
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag
 from pydicom.uid import ImplicitVRLittleEndian
 
 from cbmir_node.archive.header import EncodedDataSet
 from cbmir_node.archive.store import Archive
 from cbmir_node.errors import InvalidObjectError
-from cbmir_node.imaging.data_set_source import VR_OF_PIXELS, PixelHeader
-from cbmir_node.imaging.element_encoding import byte_swapped
-
-BULK_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
-"""Of binary values, whose meaning a client must know."""
+from cbmir_node.imaging.data_set_source import VR_OF_PIXELS, DataSetSource, PixelHeader
+from cbmir_node.imaging.element_encoding import UNDEFINED_LENGTH, byte_swapped
+from cbmir_node.web.dicomweb.dicom_json import BULK_VRS
 
 _LARGE_BYTES = 1 << 20
 _LONGEST_SEQUENCE = 256 << 20
+_PADDING = 0xFFFCFFFC  # of a file, not of the object (PS3.10 section 7.2)
 
 
 class LargeValue(NamedTuple):
@@ -39,7 +40,7 @@ class ReadHeader:
     Attributes
     ----------
     attributes : Dataset
-        Before the pixels, binary values in Little Endian; without `large` ones.
+        Before and behind the pixels, binary values in Little Endian; without `large` ones.
     pixels : PixelHeader or None
         The head of the pixel element.
     large : dict of int to LargeValue
@@ -52,7 +53,7 @@ class ReadHeader:
 
 
 def read_object_header(archive: Archive, relative: str) -> ReadHeader:
-    """Read an object of the archive up to its pixels.
+    """Read an object of the archive around its pixels.
 
     Raises
     ------
@@ -77,19 +78,38 @@ def _read(encoded: EncodedDataSet) -> ReadHeader:
         heads.append(PixelHeader(tag, vr or VR_OF_PIXELS[tag], length))
         return True
 
-    little = encoded.syntax.is_little_endian
     encoded.handle.seek(encoded.start)
-    attributes = read_dataset(
+    attributes = _elements(encoded, at_pixels)
+    if heads:
+        _skip(encoded, heads[0])
+        behind = _elements(encoded, lambda tag, _vr, _length: tag <= heads[0].tag)
+        for element in behind.values():
+            attributes[element.tag] = element
+    attributes.pop(_PADDING, None)
+    large = _complete(attributes, encoded.handle)
+    if not encoded.syntax.is_little_endian:
+        attributes.walk(_swap_words)
+    return ReadHeader(attributes, heads[0] if heads else None, large)
+
+
+def _elements(encoded: EncodedDataSet, stop: Callable[[BaseTag, str | None, int], bool]) -> Dataset:
+    little = encoded.syntax.is_little_endian
+    return read_dataset(
         encoded.handle,
         is_implicit_VR=encoded.syntax == ImplicitVRLittleEndian,
         is_little_endian=little,
-        stop_when=at_pixels,
+        stop_when=stop,
         defer_size=_LARGE_BYTES if little else None,  # what is swapped must be read
     )
-    large = _complete(attributes, encoded.handle)
-    if not little:
-        attributes.walk(_swap_words)
-    return ReadHeader(attributes, heads[0] if heads else None, large)
+
+
+def _skip(encoded: EncodedDataSet, pixels: PixelHeader) -> None:
+    """Go behind the pixels, before whose header pydicom has stopped."""
+    encoded.handle.seek(8 if encoded.syntax == ImplicitVRLittleEndian else 12, 1)
+    if pixels.length == UNDEFINED_LENGTH:
+        DataSetSource(encoded.handle, encoded.syntax).skip_fragments()
+    else:
+        encoded.handle.seek(pixels.length, 1)
 
 
 def _complete(attributes: Dataset, handle: BinaryIO) -> dict[int, LargeValue]:

@@ -18,6 +18,7 @@ from cbmir_node.errors import (
     OutOfSpaceError,
     RejectedObjectError,
 )
+from cbmir_node.web.dicomweb.dicom_json import in_order
 from cbmir_node.web.dicomweb.resources import resource_url
 
 _COMMENT_LENGTH = 64  # Error Comment is a LO
@@ -48,22 +49,35 @@ MEANINGS: Mapping[FailureReason, str] = {
 """What each reason means; ``docs/dicomweb.md`` shows it."""
 
 
+OTHER_CONTENT_KEPT = 0xB001
+"""Warning Reason (0008,1196), of the node's own: the standard has none for it (Table I.2-1)."""
+
+
 class OtherStudyError(IdentifierError):
     """An object is of another study than the one it was sent to."""
 
 
 @dataclass(frozen=True)
-class StoredObject:
-    """An object that is safe; the attributes are its identifiers."""
+class StoredInstance:
+    """An object that is safe.
+
+    Attributes
+    ----------
+    sop_class_uid, sop_instance_uid, study_instance_uid, series_instance_uid : str
+        Its identifiers.
+    kept_other_content : bool
+        It was known with other content, which stays.
+    """
 
     sop_class_uid: str
     sop_instance_uid: str
     study_instance_uid: str
     series_instance_uid: str
+    kept_other_content: bool = False
 
 
 @dataclass(frozen=True)
-class FailedObject:
+class FailedInstance:
     """An object that was not stored.
 
     Attributes
@@ -87,13 +101,13 @@ class StoreReport:
 
     Attributes
     ----------
-    stored : list of StoredObject
+    stored : list of StoredInstance
         The same object may be in it several times: storing again does no harm.
-    failed : list of FailedObject
+    failed : list of FailedInstance
     """
 
-    stored: list[StoredObject] = field(default_factory=list)
-    failed: list[FailedObject] = field(default_factory=list)
+    stored: list[StoredInstance] = field(default_factory=list)
+    failed: list[FailedInstance] = field(default_factory=list)
 
 
 def failure_reason(error: Exception) -> FailureReason:
@@ -123,7 +137,7 @@ def response_status(report: StoreReport, *, has_room: bool) -> int:
         Whether the archive takes anything now.
     """
     if not report.failed:
-        return 200
+        return 202 if any(stored.kept_other_content for stored in report.stored) else 200
     if report.stored:
         return 202
     return 409 if has_room else 507
@@ -145,26 +159,32 @@ def store_instances_response(report: StoreReport, service: str) -> dict[str, Any
     study_url = [resource_url(service, studies.pop())] if len(studies) == 1 else []
     named = [failed for failed in report.failed if failed.sop_instance_uid]
     nameless = [failed for failed in report.failed if not failed.sop_instance_uid]
-    return {
-        **_element("RetrieveURL", *study_url),
-        **_sequence("FailedSOPSequence", map(_failure, named)),
-        **_sequence(
-            "ReferencedSOPSequence", (_reference(stored, service) for stored in report.stored)
-        ),
-        **_sequence("OtherFailuresSequence", map(_failure, nameless)),
-    }
+    return in_order(
+        {
+            **_element("RetrieveURL", *study_url),
+            **_sequence("FailedSOPSequence", map(_failure, named)),
+            **_sequence(
+                "ReferencedSOPSequence", (_reference(stored, service) for stored in report.stored)
+            ),
+            **_sequence("OtherFailuresSequence", map(_failure, nameless)),
+        }
+    )
 
 
-def _reference(stored: StoredObject, service: str) -> _Item:
+def _reference(stored: StoredInstance, service: str) -> _Item:
     uids = (stored.study_instance_uid, stored.series_instance_uid, stored.sop_instance_uid)
-    return {
+    item = {
         **_element("ReferencedSOPClassUID", stored.sop_class_uid),
         **_element("ReferencedSOPInstanceUID", stored.sop_instance_uid),
         **_element("RetrieveURL", resource_url(service, *uids)),
     }
+    if stored.kept_other_content:
+        item |= _element("WarningReason", OTHER_CONTENT_KEPT)
+        item |= _element("ErrorComment", "not taken: it is known here with other content")
+    return in_order(item)
 
 
-def _failure(failed: FailedObject) -> _Item:
+def _failure(failed: FailedInstance) -> _Item:
     comment = failed.comment.replace("\\", "/")[:_COMMENT_LENGTH]
     item = {
         **_element("ErrorComment", comment),
@@ -173,7 +193,7 @@ def _failure(failed: FailedObject) -> _Item:
     if failed.sop_instance_uid:
         item |= _element("ReferencedSOPClassUID", failed.sop_class_uid)
         item |= _element("ReferencedSOPInstanceUID", failed.sop_instance_uid)
-    return item
+    return in_order(item)
 
 
 def _element(keyword: str, *values: str | int) -> _Item:

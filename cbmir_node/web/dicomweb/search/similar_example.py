@@ -6,25 +6,17 @@ The files are written to disk as they come, embedded, and gone before the answer
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from cbmir_node.catalog.keys import Level
 from cbmir_node.errors import OutOfSpaceError
 from cbmir_node.presentation.examples import TemporaryExamples
 from cbmir_node.search.query import Example
-from cbmir_node.web.access.rights import MAY_READ
-from cbmir_node.web.dicomweb.description import (
-    ATTRIBUTES,
-    DATA_SETS,
-    describe_search,
-    describe_similarity,
-)
+from cbmir_node.web.dicomweb.dicom_json import DATA_SETS
 from cbmir_node.web.dicomweb.media_types import (
     DICOM,
     JSON_TYPES,
@@ -33,35 +25,37 @@ from cbmir_node.web.dicomweb.media_types import (
     choose,
 )
 from cbmir_node.web.dicomweb.multipart_reading import MULTIPART, BodyType, body_type, read_parts
-from cbmir_node.web.dicomweb.similar import (
+from cbmir_node.web.dicomweb.search.description import (
+    ATTRIBUTES,
+    describe_search,
+    describe_similarity,
+)
+from cbmir_node.web.dicomweb.search.similar import (
     CHOICES,
     EXAMPLES,
     read_similarity_parameters,
     similar_response,
     similarity_query,
 )
+from cbmir_node.web.openapi import file_body
+from cbmir_node.web.parameters import LEVEL_OF_NAME, LevelName, ModalityOfPictures
 from cbmir_node.web.problems import Problem
 from cbmir_node.web.services import WebServices
 
 MAX_FILES = 20
 """Files in a request at most."""
 
-LevelName = Literal["study", "series", "image"]
-
-_LEVELS: Mapping[LevelName, Level] = {"study": "STUDY", "series": "SERIES", "image": "IMAGE"}
 _PICTURES = ("image/png", "image/jpeg")
 _FILES = (DICOM, *_PICTURES, OCTET_STREAM)
 _OF_FILES = frozenset({"level", "modality"})
 
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
 _REQUEST = {
     **ATTRIBUTES,
-    "requestBody": {
-        "required": True,
-        "description": "DICOM, PNG or JPEG files, told apart by their content: one alone, or up to "
+    **file_body(
+        "DICOM, PNG or JPEG files, told apart by their content: one alone, or up to "
         f"{MAX_FILES} as multipart/related",
-        "content": dict.fromkeys((MULTIPART, *_FILES), _BINARY),
-    },
+        (MULTIPART, *_FILES),
+    ),
 }
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
@@ -76,25 +70,19 @@ def router(services: WebServices) -> APIRouter:
     """Build the route."""
     routes = APIRouter(
         tags=["Search"],
-        dependencies=[MAY_READ, Depends(describe_search), Depends(describe_similarity)],
+        dependencies=[Depends(describe_search), Depends(describe_similarity)],
     )
 
     @routes.post("/similar", response_class=Response, openapi_extra=_REQUEST, responses=_RESPONSES)
     async def search_similar_to_files(
         request: Request,
         level: Annotated[LevelName, Query(description="What is ranked")] = "study",
-        modality: Annotated[
-            str,
-            Query(
-                pattern=r"^[A-Z0-9_ ]{0,16}$",
-                description="Of the pictures, as `CR`; a DICOM file says itself",
-            ),
-        ] = "",
+        modality: ModalityOfPictures = "",
     ) -> Response:
         """Search for what is similar to files, which are not stored."""
         choose(accepted(request), JSON_TYPES)  # before the files are read, like the query
         asked = read_similarity_parameters(
-            request, _LEVELS[level], extensions=EXAMPLES | CHOICES | _OF_FILES
+            request, LEVEL_OF_NAME[level], extensions=EXAMPLES | CHOICES | _OF_FILES
         )
         query = similarity_query(asked)
         files = await _embedded(request, services, modality)
