@@ -23,6 +23,8 @@
     │   ├── NotKeptError            they are not in the archive (any more)
     │   └── DecoderDiedError        decoding exceeded its time or memory, or crashed
     ├── DecoderUnavailableError     no decoder process can be started; no object is to blame
+    ├── BusyError                   too many ask for the same at once; trying again soon helps
+    ├── NotAuthorizedError          the sender may not do what the object asks for
     ├── UploadError                 a file that was dropped as an example cannot be one
     ├── ModelError                  an ONNX file breaks the contract or cannot be loaded
     ├── SnapshotError               an index snapshot is damaged or does not fit its model
@@ -119,6 +121,14 @@ class DecoderDiedError(PixelError):
 
 class DecoderUnavailableError(CbmirError):
     """The decoder process cannot be started, whatever the object; decoding may be tried later."""
+
+
+class BusyError(CbmirError):
+    """Too many ask for the same at once; trying again soon helps."""
+
+
+class NotAuthorizedError(CbmirError):
+    """An object asks for something that its sender has no right to; it is not stored."""
 
 
 class UploadError(CbmirError):

@@ -27,6 +27,7 @@ from cbmir_node.errors import (
     CatalogError,
     IdentifierError,
     InvalidObjectError,
+    NotAuthorizedError,
     RejectedObjectError,
 )
 from cbmir_node.retention.rejection_notes import (
@@ -109,6 +110,7 @@ class Intake:
         sop_class_uid: str | None = None,
         sop_instance_uid: str | None = None,
         fetched: bool = False,
+        may_reject: bool = True,
     ) -> Receipt:
         """Validate a completely received object and make it durable.
 
@@ -124,6 +126,8 @@ class Intake:
             What the sender announced; the data set must say the same (PS3.7 9.1.1.1).
         fetched : bool
             Whether the node got the object by itself, so that it is not sent on as a rule.
+        may_reject : bool
+            Whether the sender's rejection notes delete what they name; otherwise they are refused.
 
         Raises
         ------
@@ -133,6 +137,8 @@ class Intake:
             The disk is full.
         RejectedObjectError
             A rejection note has named it.
+        NotAuthorizedError
+            It is a rejection note, and the sender may not reject.
         CatalogError
             The database refused it.
         """
@@ -141,6 +147,8 @@ class Intake:
         _must_agree("SOP Class UID", sop_class_uid, header.sop_class_uid)
         _must_agree("SOP Instance UID", sop_instance_uid, header.sop_instance_uid)
         note = self._rejection_note(incoming, header)
+        if note is not None and not may_reject:
+            raise NotAuthorizedError("rejection notes need the right to administer")
         path = self.archive.new_path(header.study_instance_uid, header.sop_instance_uid)
         stored = self.archive.keep(incoming, path)
         # before the note has its row: no crash can leave it without its effect
@@ -161,6 +169,7 @@ class Intake:
         source: str = "import",
         header: ObjectHeader | None = None,
         fetched: bool = True,
+        may_reject: bool = True,
     ) -> Receipt:
         """Copy a DICOM file into the archive; the file itself is left alone.
 
@@ -172,7 +181,7 @@ class Intake:
             How it came.
         header : ObjectHeader, optional
             The file's, where it has been read already.
-        fetched : bool
+        fetched, may_reject : bool
             As in `accept`.
 
         Raises
@@ -181,8 +190,8 @@ class Intake:
             It is no storable DICOM object.
         OutOfSpaceError
             The disk is full, or its reserve is reached.
-        RejectedObjectError
-            A rejection note has named it.
+        RejectedObjectError, NotAuthorizedError
+            As in `accept`.
         CatalogError
             The database refused it.
         """
@@ -201,6 +210,7 @@ class Intake:
                 sop_class_uid=header.sop_class_uid,
                 sop_instance_uid=header.sop_instance_uid,
                 fetched=fetched,
+                may_reject=may_reject,
             )
 
     def adopt(self, relative: str) -> Receipt:

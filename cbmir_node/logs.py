@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
+from typing import Any
 
 _LONGEST_MESSAGE = 500
 _MOST_TROUBLES = 50
@@ -17,6 +19,24 @@ _LARGEST_TROUBLE_BYTES = 1 << 16
 
 _QUIET = ("alembic", "faiss", "multipart", "PIL", "pydicom", "pynetdicom", "uvicorn")
 """Libraries that tell every step; the node tells what an operator needs of it."""
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+class _OneLineFormatter(logging.Formatter):
+    """Keeps what strangers sent from looking like lines of the log, or steering a terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
+        return _escaped(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  logging's name
+        # a line within an error's message begins as no record does
+        return "\n".join(f"  {_escaped(line)}" for line in super().formatException(ei).split("\n"))
+
+
+def _escaped(text: str) -> str:
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def configure_logging(level: str, process: str) -> None:
@@ -29,10 +49,11 @@ def configure_logging(level: str, process: str) -> None:
     process : str
         Names the process in every line.
     """
-    logging.basicConfig(
-        level=level.upper(),
-        format=f"%(asctime)s %(levelname)-7s {process} %(name)s: %(message)s",
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        _OneLineFormatter(f"%(asctime)s %(levelname)-7s {process} %(name)s: %(message)s")
     )
+    logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.captureWarnings(capture=True)
     quiet_libraries(level)
 
@@ -71,6 +92,14 @@ class Trouble:
     times: int = 1
 
 
+def _is_told(record: logging.LogRecord) -> bool:
+    """Tell an administrator's matter from a library's warning about a file, with its source line.
+
+    There would be one for each odd object that comes in; standard error has them all.
+    """
+    return record.name != "py.warnings"
+
+
 class RecentTroubles(logging.Handler):
     """Keeps the last warnings and errors for an administrator to see; safe from many threads.
 
@@ -79,6 +108,7 @@ class RecentTroubles(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
+        self.addFilter(_is_told)
         self._mine = threading.Lock()
         self._troubles: OrderedDict[tuple[str, str, str], Trouble] = OrderedDict()
 
@@ -116,6 +146,7 @@ class TroubleSender(logging.Handler):
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(logging.WARNING)
+        self.addFilter(_is_told)
         self._connection = connection
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import sys
 import threading
 
 from prometheus_client import CollectorRegistry
@@ -34,6 +36,10 @@ from cbmir_node.web.server import HttpServer
 from cbmir_node.web.services import WebServices
 
 _MAINTENANCE_S = 2.0
+_SWITCH_S = 0.001
+_MOST_DECODERS = 16
+_MOST_WAITING = 16
+"""Requests over HTTP have 40 threads: some are left for those that need no decoder."""
 
 _log = logging.getLogger(__name__)
 
@@ -68,8 +74,10 @@ class Node:
         make_data_folder(settings.data_dir)
         exits.enter_context(only_node(settings.data_dir))
         # queries come from many threads at a time; those of each matrix product would wait for
-        # one another, spinning
+        # one another, spinning, and each of a query's many small reads for another's computing
         exits.enter_context(threadpool_limits(1, user_api="blas"))
+        exits.callback(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(_SWITCH_S)
         self._troubles = exits.enter_context(recent_troubles())
         self.stores: Stores = open_stores(settings, create=True, alone=True)
         exits.callback(self.stores.close)
@@ -97,7 +105,9 @@ class Node:
         self._rates = RateSampler(self._counts, self._queries.answered)
         self._rates.start()
         exits.callback(self._rates.stop)
-        decoders = exits.enter_context(DecoderPool(settings.imaging))
+        decoders = exits.enter_context(
+            DecoderPool(settings.imaging, min(os.cpu_count() or 1, _MOST_DECODERS), _MOST_WAITING)
+        )
         self.services = self._web_services(decoders)
         exits.callback(self.services.examples.close)
         maintenance = threading.Thread(target=self._maintain, name="maintenance", daemon=True)

@@ -17,7 +17,7 @@ _LOCK_FILE = "node.lock"
 
 
 def make_data_folder(data_dir: Path) -> None:
-    """Make the data folder, if it is not there.
+    """Make the data folder, if it is not there, for this user only: it holds patients' data.
 
     Raises
     ------
@@ -25,7 +25,7 @@ def make_data_folder(data_dir: Path) -> None:
         It cannot be made.
     """
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigurationError(
             f"data_dir: cannot create {data_dir}: {error.strerror}; "

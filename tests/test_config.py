@@ -30,6 +30,10 @@ def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
         ("[dicom]\nport = 70000", r"dicom\.port"),
         ("[dicom]\nhost = '0.0.0.0'", r"dicom\.host: must be a loopback address"),
         ("[http]\nhost = '192.168.1.5'", r"http: host: .* is not loopback"),
+        ("[http]\nviewers = { X = 'javascript:alert(1)//{StudyInstanceUID}' }", "javascript: runs"),
+        ("[http]\nviewers = { X = 'JavaScript:alert(1)//{StudyInstanceUID}' }", "lower case"),
+        ('[http]\nviewers = { X = "\\tdata:x,{StudyInstanceUID}" }', "must be a URL"),
+        ("[http]\nviewers = { X = 'weasis://x' }", r"\{StudyInstanceUID\} in it"),
         ("[dicom]\nae_title = 'SEVENTEEN_LETTERS'", r"dicom\.ae_title: must be 1-16"),
         ("[dicom]\nae_title = ' '", r"dicom\.ae_title"),
         ("[archive]\nduplicates = 'both'", r"archive\.duplicates"),
@@ -42,6 +46,18 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, message: str) -> No
     file.write_text(text)
     with pytest.raises(ConfigurationError, match=message):
         load_settings(file, environment={})
+
+
+def test_a_viewer_may_be_a_program(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    links = {
+        "Weasis": "weasis://%24dicom%3Ars%20-r%20%22studyUID%3D{StudyInstanceUID}%22",
+        "RadiAnt": "radiant://?n=paet&v=PACS&n=pstv&v=0020000D&v=%22{StudyInstanceUID}%22",
+        "OsiriX": "osirix://?methodName=displayStudy&StudyInstanceUID={StudyInstanceUID}",
+    }
+    lines = [f"{name} = '{link}'" for name, link in links.items()]
+    file.write_text("\n".join(["[http.viewers]", *lines]))
+    assert load_settings(file, environment={}).http.viewers == links
 
 
 def test_a_wrong_variable_is_named() -> None:

@@ -6,12 +6,19 @@ import json
 import logging
 import multiprocessing
 import struct
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 from cbmir_node.config import Settings
-from cbmir_node.logs import RecentTroubles, Trouble, TroubleSender, received_troubles
+from cbmir_node.logs import (
+    RecentTroubles,
+    Trouble,
+    TroubleSender,
+    _OneLineFormatter,
+    received_troubles,
+)
 from cbmir_node.supervisor import WorkerSupervisor
 from tests.objects import make_object
 from tests.small_node import keep, open_small_stores
@@ -64,3 +71,16 @@ def test_the_workers_errors_reach_the_node(tmp_path: Path) -> None:
     told = troubles.latest()[0]
     assert (told.level, told.source) == ("ERROR", "cbmir_node.worker")
     assert told.message.startswith("model tiny:1: ")
+
+
+def test_what_strangers_sent_is_one_line_of_the_log() -> None:
+    formatter = _OneLineFormatter("%(levelname)s %(message)s")
+    try:
+        raise ValueError("x\nERROR forged\x1b[2J")
+    except ValueError:
+        error = sys.exc_info()
+    record = logging.LogRecord("a", logging.INFO, "", 0, "from %s", ("b\r\nERROR forged",), error)
+    first, *others = formatter.format(record).split("\n")
+    assert first == "INFO from b\\r\\nERROR forged"
+    assert others
+    assert all(line.startswith("  ") and "\x1b" not in line for line in others)

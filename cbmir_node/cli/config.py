@@ -12,6 +12,8 @@ from cbmir_node.catalog.database import without_password
 from cbmir_node.cli.options import as_json, print_json, settings_options
 from cbmir_node.config import Settings, setting_keys
 
+_HIDDEN = "***"
+
 
 @click.group(short_help="Show and check settings.")
 def config() -> None:
@@ -24,9 +26,9 @@ def config() -> None:
 def show(settings: Settings, as_json: bool) -> None:
     """Show every setting and the value it has here, as a configuration file.
 
-    The database's password is hidden.
+    The database's password and what is kept of passwords and tokens is hidden.
     """
-    settings = _without_password(settings)
+    settings = _without_secrets(settings)
     if as_json:
         print_json(settings.model_dump(mode="json"))
         return
@@ -53,12 +55,22 @@ def check(settings: Settings) -> None:
     )
 
 
-def _without_password(settings: Settings) -> Settings:
-    url = settings.catalog.url
-    if url is None:
-        return settings
-    catalog = settings.catalog.model_copy(update={"url": without_password(url)})
-    return settings.model_copy(update={"catalog": catalog})
+def _without_secrets(settings: Settings) -> Settings:
+    url, http = settings.catalog.url, settings.http
+    hidden = {
+        "users": {
+            name: user.model_copy(update={"password_hash": _HIDDEN})
+            for name, user in http.users.items()
+        },
+        "tokens": {
+            name: token.model_copy(update={"sha256": _HIDDEN})
+            for name, token in http.tokens.items()
+        },
+    }
+    update: dict[str, BaseModel] = {"http": http.model_copy(update=hidden)}
+    if url is not None:
+        update["catalog"] = settings.catalog.model_copy(update={"url": without_password(url)})
+    return settings.model_copy(update=update)
 
 
 def _toml(value: object) -> str:

@@ -99,8 +99,9 @@ def retry(settings: Settings, destination: str | None, refused: bool) -> None:
 def add(settings: Settings, destination: str, study: str) -> None:
     """Queue all kept objects of a study, whatever the rules say, and though they were sent."""
     with _opened(settings, None) as stores:
-        objects = send_study(stores.catalog, _known(stores), destination, study)
-    click.echo(f"{objects} objects are to be sent to {destination}")
+        queued = send_study(stores.catalog, _known(stores), destination, study)
+    before = f"; {queued.waiting} more were queued before" if queued.waiting else ""
+    click.echo(f"{queued.new} objects are to be sent to {destination}{before}")
 
 
 @forward.command(short_help="Take objects out of the queue.")

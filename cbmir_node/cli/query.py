@@ -189,6 +189,7 @@ def _show(stores: Stores, answer: SimilarityAnswer, *, as_json: bool) -> None:
             {
                 "rank": match.rank,
                 "similarity": round(match.similarity, 6),
+                "similarity_to_examples": round(match.similarity_to_examples, 6),
                 **found[match.row].values,
                 "matched_sop_instance_uid": match.matched_sop_instance_uid,
                 "matched_frame_number": match.matched_frame_number,

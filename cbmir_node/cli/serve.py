@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import threading
 from pathlib import Path
@@ -12,6 +13,8 @@ from cbmir_node.cli.options import location_options
 from cbmir_node.config import load_settings
 from cbmir_node.logs import configure_logging
 from cbmir_node.node import Node
+
+_MOST_FILES = 65536
 
 
 @click.command(short_help="Run the node.")
@@ -43,6 +46,7 @@ def serve(
         },
     )
     configure_logging(settings.log_level, "node")
+    _allow_many_files()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -60,3 +64,11 @@ def serve(
             partial.rename(ports_file)
         stop.wait()
         click.echo("stopping")
+
+
+def _allow_many_files() -> None:
+    """Raise the limit of open files: each connection is one, and many systems start with 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

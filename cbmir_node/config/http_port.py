@@ -10,6 +10,11 @@ from pydantic import Field, field_validator, model_validator
 
 from cbmir_node.config.section import LOOPBACK, Section, listed
 
+_RUNS_OR_READS_HERE = (
+    *("about", "blob", "data", "file", "filesystem", "javascript", "vbscript", "view-source"),
+)
+"""Schemes whose links would run in the page that shows them, or open what lies beside it."""
+
 Right = Literal["read", "store", "administer"]
 
 
@@ -51,13 +56,19 @@ class HttpSettings(Section):
     )
     certificate: Path | None = Field(None, description="TLS certificate chain, PEM")
     private_key: Path | None = Field(None, description="TLS private key, PEM")
+    behind_proxy: bool = Field(
+        False,
+        description="take the client's address from X-Forwarded-For, which the proxy must set",
+    )
     users: dict[str, UserSettings] = Field(
         default_factory=dict, description="people who log in, by name: {password_hash, rights}"
     )
     tokens: dict[str, TokenSettings] = Field(
         default_factory=dict, description="programs, by name: {sha256, rights}"
     )
-    session_hours: float = Field(8, gt=0, description="how long an unused login lasts")
+    session_hours: float = Field(
+        8, gt=0, description="how long an unused login lasts; a day at most"
+    )
     allowed_origins: tuple[str, ...] = Field(
         (), description="origins of browser viewers that may use DICOMweb here, as https://viewer"
     )
@@ -71,7 +82,8 @@ class HttpSettings(Section):
     max_connections: int = Field(500, ge=1, description="connections open at the same time")
     viewers: dict[str, str] = Field(
         default_factory=dict,
-        description="links to viewers by name: URL with {StudyInstanceUID} in it",
+        description="links to viewers by name: URL with {StudyInstanceUID} in it;"
+        " a scheme that starts a program, as weasis:, too",
     )
 
     @property
@@ -127,6 +139,14 @@ class HttpSettings(Section):
     @classmethod
     def _links_name_the_study(cls, viewers: dict[str, str]) -> dict[str, str]:
         for name, url in viewers.items():
-            if not re.match(r"https?://", url) or "{StudyInstanceUID}" not in url:
-                raise ValueError(f"{name}: must be an http(s) URL with {{StudyInstanceUID}} in it")
+            link = re.fullmatch(r"([a-z][a-z0-9+.-]*):[^\s\x00-\x1f]+", url)
+            if link is None or "{StudyInstanceUID}" not in url:
+                raise ValueError(
+                    f"{name}: must be a URL with {{StudyInstanceUID}} in it; scheme in lower case,"
+                    " spaces as %20"
+                )
+            if link[1] in _RUNS_OR_READS_HERE:
+                raise ValueError(f"{name}: {link[1]}: runs or reads in the browser; name a viewer")
+            if link[1] in ("http", "https") and not url.startswith(f"{link[1]}://"):
+                raise ValueError(f"{name}: {link[1]}: must be followed by // and a host")
         return viewers

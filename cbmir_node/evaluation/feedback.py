@@ -30,7 +30,7 @@ from cbmir_node.evaluation.result import Feedback, FeedbackRound
 from cbmir_node.evaluation.scores import METRICS, score
 from cbmir_node.evaluation.systems import PLAIN
 from cbmir_node.index import VectorArray
-from cbmir_node.search.feedback import fused_similarity
+from cbmir_node.search.feedback import fused_similarity, similarity_to_positive
 from cbmir_node.search.query import Method
 from cbmir_node.search.ranking import pairwise_similarity
 
@@ -129,18 +129,17 @@ def _rounds(
             np.put_along_axis(first, order[:, :MARKED], values=True, axis=1)
             marked |= first & eligible
             eligible = eligible & ~_of_marked_patients(own.patient, marked)
-            refined = np.stack(
-                [
-                    fused_similarity(
-                        pairwise_similarity(vectors[[query, *positive]], vectors, method),
-                        pairwise_similarity(vectors[negative], vectors, method),
-                    )
-                    for query, positive, negative in (
-                        (query, np.flatnonzero(row & good), np.flatnonzero(row & ~good))
-                        for query, row, good in zip(asking, marked, right, strict=True)
-                    )
-                ]
-            )
+            refined = np.zeros_like(similarity)
+            for place, query in enumerate(asking):
+                left, good = eligible[place], right[place]
+                positive = [query, *np.flatnonzero(marked[place] & good)]
+                negative = np.flatnonzero(marked[place] & ~good)
+                refined[place, left] = fused_similarity(
+                    similarity_to_positive(
+                        pairwise_similarity(vectors[positive], vectors[left], method)
+                    ),
+                    pairwise_similarity(vectors[negative], vectors[left], method),
+                )
         yield similarity, refined, eligible
 
 

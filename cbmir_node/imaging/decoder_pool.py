@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -27,12 +28,20 @@ class DecoderPool:
         Of each decoder: each may take all the memory that one is allowed.
     number : int, optional
         Of decoders; one per CPU when absent.
+    most_waiting : int, optional
+        Threads that may wait for a decoder; any number when absent.
     """
 
-    def __init__(self, settings: ImagingSettings, number: int | None = None) -> None:
+    def __init__(
+        self,
+        settings: ImagingSettings,
+        number: int | None = None,
+        most_waiting: int | None = None,
+    ) -> None:
         # the one last used is lent first: no more are ever started than work at a time
         self._idle: queue.LifoQueue[DecoderProcess] = queue.LifoQueue()
         self._is_closed = False
+        self._turns = None if most_waiting is None else threading.Semaphore(most_waiting)
         for _ in range(number or os.cpu_count() or 1):
             self._idle.put(DecoderProcess(settings))
 
@@ -61,7 +70,7 @@ class DecoderPool:
         Raises
         ------
         DecoderUnavailableError
-            All are lent, and `give_up` became True.
+            All are lent, and `give_up` became True or too many wait already.
         """
         decoder = self._wait(give_up)
         try:
@@ -72,6 +81,18 @@ class DecoderPool:
             self._idle.put(decoder)
 
     def _wait(self, give_up: Callable[[], bool]) -> DecoderProcess:
+        with suppress(queue.Empty):
+            return self._idle.get_nowait()
+        if self._turns is None:
+            return self._wait_long(give_up)
+        if not self._turns.acquire(blocking=False):
+            raise DecoderUnavailableError("all decoders are busy, and many wait; try again soon")
+        try:
+            return self._wait_long(give_up)
+        finally:
+            self._turns.release()
+
+    def _wait_long(self, give_up: Callable[[], bool]) -> DecoderProcess:
         while True:
             try:
                 return self._idle.get(timeout=_POLL_S)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import (
@@ -26,6 +26,7 @@ from cbmir_node.imaging.image_pixel import MAX_FRAME_SAMPLES
 
 _FORMATS: Final = ("PNG", "JPEG")
 _LONGEST_SIDE: Final = 65535  # Rows and Columns are US
+_MOST_PIXELS: Final = 64_000_000  # a few hundred kB that decompress for seconds are cheap to send
 _DEEP_MODES: Final = ("I", "I;16", "I;16B", "I;16L")
 """What Pillow calls grey of more than 8 bits."""
 
@@ -51,7 +52,8 @@ def secondary_capture(picture: Path, modality: str, destination: Path, name: str
     Raises
     ------
     UploadError
-        It is no PNG or JPEG, damaged, or larger than `image_pixel.MAX_FRAME_SAMPLES`.
+        It is no PNG or JPEG, damaged, or larger than 64 million pixels or
+        `image_pixel.MAX_FRAME_SAMPLES`.
     """
     pixels, is_lossy = _read(picture)
     dataset = _described(pixels, modality or "OT", name, is_lossy=is_lossy)
@@ -68,6 +70,8 @@ def _read(picture: Path) -> tuple[npt.NDArray[Any], bool]:
                 return _pixels(image), image.format != "PNG"  # a phone's JPEG may be an MPO
         except (UploadError, MemoryError):
             raise
+        except UnidentifiedImageError as error:  # whose message is the file's path
+            raise UploadError("the picture cannot be read; save it again as PNG or JPEG") from error
         except Image.DecompressionBombError as error:
             raise UploadError(f"the picture is too large: {error}") from error
         except Exception as error:  # Pillow's plugins raise almost any class on bad input
@@ -81,10 +85,11 @@ def _read(picture: Path) -> tuple[npt.NDArray[Any], bool]:
 
 def _check_size(image: Image.Image) -> None:
     samples = image.width * image.height * len(image.getbands())
-    if max(image.size) > _LONGEST_SIDE or samples > MAX_FRAME_SAMPLES:
+    is_too_large = image.width * image.height > _MOST_PIXELS or samples > MAX_FRAME_SAMPLES
+    if max(image.size) > _LONGEST_SIDE or is_too_large:
         raise UploadError(
             f"a picture of {image.width} x {image.height} is too large: reduce it to at most "
-            f"{MAX_FRAME_SAMPLES} samples and {_LONGEST_SIDE} pixels a side"
+            f"{_MOST_PIXELS // 1_000_000} million pixels and {_LONGEST_SIDE} a side"
         )
 
 

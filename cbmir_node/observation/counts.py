@@ -7,7 +7,15 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cbmir_node.catalog.forwarding.overview import count_forwards
+from cbmir_node.catalog.forwarding.overview import (
+    DestinationQueue,
+    count_forwards,
+    destination_queues,
+)
+from cbmir_node.catalog.forwarding.resting_destinations import (
+    RestingDestination,
+    resting_destinations,
+)
 from cbmir_node.catalog.models import InstalledModel
 from cbmir_node.catalog.retention.eviction import kept_bytes
 from cbmir_node.catalog.statistics import (
@@ -38,6 +46,8 @@ class Counts:
         Instances that it still has to embed.
     objects, states, forwards : mapping of str to int
         See `catalog.statistics` and `catalog.forwarding.overview`.
+    destinations : sequence of DestinationQueue
+    resting : sequence of RestingDestination
     failures : sequence of FailureGroup
     oldest_pending : float or None
         Since when the instance waits that has waited longest, seconds since 1970.
@@ -51,6 +61,8 @@ class Counts:
     objects: Mapping[str, int]
     states: Mapping[str, int]
     forwards: Mapping[str, int]
+    destinations: Sequence[DestinationQueue]
+    resting: Sequence[RestingDestination]
     failures: Sequence[FailureGroup]
     oldest_pending: float | None
     archive_bytes: int
@@ -107,6 +119,8 @@ class CatalogCounts:
             states=count_states(catalog, model.row),
             next_pending=count_states(catalog, waiting.row)["pending"] if waiting else 0,
             forwards=count_forwards(catalog),
+            destinations=destination_queues(catalog),
+            resting=resting_destinations(catalog),
             failures=failures_by_reason(catalog, model.row),
             oldest_pending=oldest_pending(catalog, model.row),
             archive_bytes=kept_bytes(catalog),

@@ -25,6 +25,7 @@ from cbmir_node.supervisor import WorkerSupervisor
 from cbmir_node.web.node_health import Values
 from cbmir_node.web.node_report import (
     Associations,
+    DestinationReport,
     DiskReport,
     EmbeddingStates,
     FailedInstances,
@@ -196,6 +197,10 @@ class NodeObservation:
         counts = self._counts.latest()
         return NodeReport(
             problems=self.problems(),
+            notices=[
+                f"nothing can be sent to {one.destination} at the moment: {one.reason}"
+                for one in counts.resting
+            ],
             version=__version__,
             uptime_s=round(time.monotonic() - self._started, 1),
             objects=ObjectCounts(**counts.objects),
@@ -207,6 +212,7 @@ class NodeObservation:
             disk=self._disk(counts.archive_bytes),
             associations=self._associations(),
             forwards=Forwards(**counts.forwards),
+            destinations=_destinations(counts),
             errors=_errors(self._troubles),
         )
 
@@ -260,6 +266,23 @@ def _failures(counts: Counts) -> list[FailedInstances]:
         )
         for group in counts.failures
     ]
+
+
+def _destinations(counts: Counts) -> list[DestinationReport]:
+    resting = {one.destination: one for one in counts.resting}
+    found = []
+    for queue in counts.destinations:
+        rests, oldest = resting.get(queue.destination), queue.oldest_pending
+        found.append(
+            DestinationReport(
+                destination=queue.destination,
+                **queue.states,
+                oldest_pending_s=None if oldest is None else max(0.0, time.time() - oldest),
+                last_reason=rests.reason if rests else queue.reason,
+                next_try=datetime.fromtimestamp(rests.due_at, UTC) if rests else None,
+            )
+        )
+    return found
 
 
 def _errors(troubles: RecentTroubles) -> list[LoggedTrouble]:

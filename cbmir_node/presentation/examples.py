@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
-import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,7 +18,7 @@ import numpy as np
 from cbmir_node.catalog.keys import KEYS
 from cbmir_node.catalog.reception.records import RECORD_KEYWORDS, read_attributes
 from cbmir_node.catalog.reception.representation import frame_count
-from cbmir_node.errors import OutOfSpaceError, UnknownExampleError, UploadError
+from cbmir_node.errors import UnknownExampleError, UploadError
 from cbmir_node.imaging.decoder_pool import DecoderPool
 from cbmir_node.imaging.frame_values import FrameValues
 from cbmir_node.imaging.rendering import THUMBNAIL
@@ -29,6 +27,7 @@ from cbmir_node.presentation.decoding import decode_with
 from cbmir_node.presentation.example_files import ExampleKind, write_dicom_file
 from cbmir_node.presentation.explanations import Prediction, best_predictions
 from cbmir_node.presentation.network import ActiveNetwork
+from cbmir_node.presentation.uploads import Upload, Uploads
 from cbmir_node.search.file_examples import example_from_frames
 from cbmir_node.search.query import Example
 from cbmir_node.stores import Stores
@@ -42,6 +41,9 @@ MOST_EXAMPLES: Final = 100
 
 MOST_BYTES: Final = 4 << 30
 """What their files may take together; likewise, but the last one always stays."""
+
+MOST_OF_ONE_OWNER: Final = 20
+"""Likewise of those of one owner with a name, so that none pushes out what others look at."""
 
 SOURCE: Final = "page"
 """Where the catalogue says that a stored example came from."""
@@ -89,9 +91,10 @@ class TemporaryExample:
 
 @dataclass
 class _Kept:
-    """An example and when it was last used."""
+    """An example, whose it is and when it was last used."""
 
     example: TemporaryExample
+    owner: str
     size_bytes: int
     used_at: float
 
@@ -121,6 +124,7 @@ class TemporaryExamples:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700, exist_ok=True)
+        self._uploads = Uploads(folder, stores.archive)
 
     def close(self) -> None:
         """Forget all examples."""
@@ -128,22 +132,11 @@ class TemporaryExamples:
             while self._kept:
                 self._forget(next(iter(self._kept)))
 
-    @contextmanager
-    def receive(self) -> Iterator[Path]:
-        """Lend an empty file to write an upload into; it is removed in the end.
+    def receive(self) -> AbstractContextManager[Upload]:
+        """Lend an empty file to write an upload into; raises as `uploads.Uploads.receive`."""
+        return self._uploads.receive()
 
-        Raises
-        ------
-        OutOfSpaceError
-            The disk reserve is reached.
-        """
-        reserve = self._stores.archive.reserve_bytes
-        if shutil.disk_usage(self._folder).free < reserve:
-            raise OutOfSpaceError(f"less than {reserve >> 20} MiB are free: no file is taken")
-        with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".part") as file:
-            yield Path(file.name)
-
-    def add(self, file: Path, name: str, modality: str = "") -> TemporaryExample:
+    def add(self, file: Path, name: str, modality: str = "", owner: str = "") -> TemporaryExample:
         """Embed a file and keep a copy for a while.
 
         Parameters
@@ -154,6 +147,8 @@ class TemporaryExamples:
             What the sender calls it.
         modality : str
             Of a picture; a DICOM object says itself.
+        owner : str
+            Who may use it; everybody shares those of nobody.
 
         Raises
         ------
@@ -175,26 +170,26 @@ class TemporaryExamples:
                 decoders=self._decoders,
             )
             example = self._embedded(token, name, kind, path)
-            self._keep(example)
+            self._keep(example, owner)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
         return example
 
-    def get(self, token: str) -> TemporaryExample:
+    def get(self, token: str, owner: str = "") -> TemporaryExample:
         """Return an example and count it as used; embed it anew after a switch of the model.
 
         Raises
         ------
         UnknownExampleError
-            It is forgotten.
+            It is forgotten, or somebody else's.
         PixelError, DecoderUnavailableError, ModelError
             It cannot be embedded with the model that is active now.
         """
         self.forget_unused()
         with self._lock:
             kept = self._kept.get(token)
-            if kept is None:
+            if kept is None or kept.owner != owner:
                 raise UnknownExampleError(
                     "this file is forgotten, as nobody used it for a while: drop it again",
                     "examples",
@@ -207,10 +202,10 @@ class TemporaryExamples:
         kept.example = self._embedded(token, example.name, example.kind, example.path)
         return kept.example
 
-    def remove(self, token: str) -> None:
-        """Forget an example, if it is still known."""
+    def remove(self, token: str, owner: str = "") -> None:
+        """Forget an example of this owner, if it is still known."""
         with self._lock:
-            if token in self._kept:
+            if token in self._kept and self._kept[token].owner == owner:
                 self._forget(token)
 
     def forget_unused(self) -> None:
@@ -220,20 +215,25 @@ class TemporaryExamples:
             while self._kept and next(iter(self._kept.values())).used_at < expired:
                 self._forget(next(iter(self._kept)))
 
-    def store(self, token: str, intake: Intake) -> Receipt:
+    def store(
+        self, token: str, intake: Intake, owner: str = "", *, may_reject: bool = True
+    ) -> Receipt:
         """Store an example for good; raises as `get` and `Intake.accept_file`."""
-        return intake.accept_file(self.get(token).path, source=SOURCE)
+        path = self.get(token, owner).path
+        return intake.accept_file(path, source=SOURCE, may_reject=may_reject)
 
-    def thumbnail(self, token: str, frame_number: int) -> bytes:
+    def thumbnail(self, token: str, frame_number: int, owner: str = "") -> bytes:
         """Return a small JPEG; raises as `get` and `DecoderProcess.render`."""
-        path = self.get(token).path
+        path = self.get(token, owner).path
         return decode_with(
             self._decoders, lambda decoder: decoder.render(path, frame_number, THUMBNAIL)
         )
 
-    def values(self, token: str, frame_number: int, longest_side: int) -> FrameValues:
+    def values(
+        self, token: str, frame_number: int, longest_side: int, owner: str = ""
+    ) -> FrameValues:
         """Return a frame's values; raises as `thumbnail`."""
-        path = self.get(token).path
+        path = self.get(token, owner).path
         return decode_with(
             self._decoders, lambda decoder: decoder.values(path, frame_number, longest_side)
         )
@@ -263,10 +263,13 @@ class TemporaryExamples:
             number_of_frames=frame_count(attributes["NumberOfFrames"]),
         )
 
-    def _keep(self, example: TemporaryExample) -> None:
+    def _keep(self, example: TemporaryExample, owner: str) -> None:
         size = example.path.stat().st_size
         with self._lock:
-            self._kept[example.token] = _Kept(example, size, time.monotonic())
+            self._kept[example.token] = _Kept(example, owner, size, time.monotonic())
+            mine = [token for token, kept in self._kept.items() if owner and kept.owner == owner]
+            for token in mine[:-MOST_OF_ONE_OWNER]:
+                self._forget(token)
             while len(self._kept) > 1 and (
                 len(self._kept) > MOST_EXAMPLES
                 or sum(kept.size_bytes for kept in self._kept.values()) > MOST_BYTES

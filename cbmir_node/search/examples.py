@@ -135,11 +135,7 @@ def resolve(
     places = _searched(near, example, rows, field)
     ranked_places = places if final is near else _searched(final, example, rows, field)
     if not len(places) or not len(ranked_places):
-        raise NotEmbeddedError(
-            f"{group} {example.uid} has no vector: it is pending, failed, without pixels, "
-            "or skipped in a long series; 'cbmir-node status --failures' says which",
-            field,
-        )
+        raise NotEmbeddedError(f"{_why_not(example, lookup)} ({group} {example.uid})", field)
     chosen = _evenly(places, group, images)
     own = {owner: np.unique(places.group(owner)).tolist() for owner in _OWNERS}
     if group == "instance":
@@ -151,6 +147,21 @@ def resolve(
         own=own,
         images=chosen.tolist(),
     )
+
+
+def _why_not(example: Example, lookup: VectorLookup) -> str:
+    """Return why an example has no vector, and what to do about it."""
+    found = lookup.state(example.level, example.uid)
+    if found is None or not found.state:  # embedded, or removed, since its vectors were looked for
+        return "it changed just now; ask again in a moment"
+    if found.state == "failed":
+        return (
+            f"it could not be embedded: {found.reason}; when that is mended, try it again on the"
+            " administration page or by 'cbmir-node reindex --failed'"
+        )
+    if found.state == "skipped":
+        return "the images of its series that stood for it are gone; run 'cbmir-node reindex'"
+    return found.reason
 
 
 def _searched(comparison: Comparison, example: Example, rows: list[int], field: str) -> Places:
@@ -190,21 +201,34 @@ def standing_for(places: Places, group: Group) -> Places:
 
 
 def nearest_groups(
-    ids: Int64Array, similarities: Float32Array, places: Places, group: Group, most: int
+    ids: Int64Array, similarities: Float32Array, lookup: VectorLookup, group: Group, most: int
 ) -> Int64Array:
     """Return the groups of the nearest images, nearest first, at most `most`.
+
+    Only as many neighbours are looked up as it takes to find that many.
 
     Parameters
     ----------
     ids : int64 [M, k]
         Neighbours of each example image, -1 where there are fewer.
     similarities : float32 [M, k]
-    places : Places
-        Of the neighbours.
+    lookup : VectorLookup
+        Of the space that they were found in.
     """
-    order = np.argsort(-similarities, axis=None, kind="stable")
-    ranked = ids.ravel()[order]
-    ranked = ranked[np.isin(ranked, places.vector)]
-    groups = places.group(group)[np.searchsorted(places.vector, ranked)]
-    _, first = np.unique(groups, return_index=True)
-    return groups[np.sort(first)[:most]]
+    ranked = ids.ravel()[np.argsort(-similarities, axis=None, kind="stable")]
+    ranked = _first_of_each(ranked[ranked >= 0])
+    groups = np.empty(0, dtype=np.int64)
+    for start in range(0, len(ranked), 2 * most):
+        part = ranked[start : start + 2 * most]
+        places = lookup.of_vectors(part.tolist())
+        part = part[np.isin(part, places.vector)]
+        found = places.group(group)[np.searchsorted(places.vector, part)]
+        groups = _first_of_each(np.concatenate([groups, found]))
+        if len(groups) >= most:
+            break
+    return groups[:most]
+
+
+def _first_of_each(values: Int64Array) -> Int64Array:
+    """Return the values without those that came before, in their order."""
+    return values[np.sort(np.unique(values, return_index=True)[1])]

@@ -24,7 +24,7 @@ from cbmir_node.search.examples import (
     resolve,
     standing_for,
 )
-from cbmir_node.search.feedback import fused_similarity
+from cbmir_node.search.feedback import fused_similarity, similarity_to_positive
 from cbmir_node.search.query import Choices, Example, SimilarityQuery, SimilarMatch
 from cbmir_node.search.ranking import GroupScores, rank, score_groups
 from cbmir_node.search.restrictions import candidate_conditions
@@ -161,9 +161,8 @@ class Pipeline:
         lookup, found = self.near.lookup, list[int]()
         while True:
             near = self.near.cache.search(vectors, reach, allowed=allowed, excluded=excluded)
-            places = lookup.of_vectors(near.ids[near.ids >= 0].tolist())
             similarities = self.near.similarity(near.scores)
-            groups = nearest_groups(near.ids, similarities, places, group, 2 * self._enough)
+            groups = nearest_groups(near.ids, similarities, lookup, group, 2 * self._enough)
             if not len(groups):
                 break
             found += groups.tolist()
@@ -195,8 +194,9 @@ class Pipeline:
         vectors = self.final.cache.vectors(candidates.vector)
         groups = candidates.group(GROUP_OF_LEVEL[self.query.level])
         scores = self._scored(examples, vectors, groups)
+        towards = similarity_to_positive([score.similarity for score in scores])
         similarity = fused_similarity(
-            [score.similarity for score in scores],
+            towards,
             [score.similarity for score in self._scored(negative, vectors, groups)],
         )
         rows = scores[0].groups
@@ -206,13 +206,14 @@ class Pipeline:
         ]
         order = rank(similarity, rows)
         least = np.float32(self.query.minimum_similarity)  # in the precision of what it limits
-        order = order[similarity[order] >= least][: self.choices.k]
+        order = order[towards[order] >= least][: self.choices.k]
         frames = self.final.lookup.frames(best[order].tolist())
         return [
             SimilarMatch(
                 rank=number,
                 row=int(rows[position]),
                 similarity=float(similarity[position]),
+                similarity_to_examples=float(towards[position]),
                 matched_sop_instance_uid=frame.sop_instance_uid,
                 matched_frame_number=frame.frame_number,
                 label=frame.label,

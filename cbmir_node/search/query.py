@@ -109,7 +109,7 @@ class SimilarityQuery:
     minimum_age, maximum_age : float or None
         Patient's age at the study, years, both included.
     minimum_similarity : float
-        In [0, 1].
+        To the positive examples alone, in [0, 1].
     exclude_same_patient : bool or None
         Leave out the examples' patients' other studies; ``None`` as configured. The examples'
         own studies are always left out.
@@ -178,6 +178,9 @@ class SimilarMatch:
     similarity : float
         In [0, 1], higher is more alike; comparable within one model, method, space and
         re-ranking only, and with negative examples within one query only.
+    similarity_to_examples : float
+        The same to the positive examples alone, comparable also where there are negative ones;
+        without them it is `similarity`.
     matched_sop_instance_uid : str
         The candidate's image that is most like the examples.
     label, probability : str, float or None
@@ -187,6 +190,7 @@ class SimilarMatch:
     rank: int
     row: int
     similarity: float
+    similarity_to_examples: float
     matched_sop_instance_uid: str
     matched_frame_number: int
     label: str | None

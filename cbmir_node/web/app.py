@@ -18,6 +18,7 @@ from cbmir_node.web.openapi import description
 from cbmir_node.web.problems import PROBLEM_RESPONSES, tell_problems
 from cbmir_node.web.request_metrics import RequestMetrics
 from cbmir_node.web.safety.request_bodies import RequestBodies
+from cbmir_node.web.safety.response_bodies import ResponseBodies
 from cbmir_node.web.safety.response_headers import ResponseHeaders
 from cbmir_node.web.services import WebServices
 
@@ -46,6 +47,7 @@ def create_app(services: WebServices) -> FastAPI:
     app.add_middleware(Authentication, settings=settings, sessions=sessions)
     app.add_middleware(RequestBodies, settings=settings)
     app.add_middleware(Origins, settings=settings)
+    app.add_middleware(ResponseBodies)
     app.add_middleware(ResponseHeaders)
     app.add_middleware(RequestMetrics, registry=services.health.registry)
     app.include_router(pages.router())

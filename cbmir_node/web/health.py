@@ -29,7 +29,7 @@ def router(health: NodeHealth) -> APIRouter:
     routes = APIRouter(tags=["health"])
 
     @routes.get("/healthz")
-    def healthz() -> JSONResponse:
+    async def healthz() -> JSONResponse:  # without a thread: it answers when all are taken
         """Tell that the process runs and answers."""
         return JSONResponse({"status": "ok"})
 

@@ -102,6 +102,25 @@ class Forwards(_Part):
     given_up: int
 
 
+class DestinationReport(_Part):
+    """Objects to be sent on to one destination."""
+
+    destination: str = Field(description="AE title")
+    pending: int
+    sent: int
+    refused: int
+    given_up: int
+    oldest_pending_s: float | None = Field(
+        description="how long the object waits that has waited longest"
+    )
+    last_reason: str = Field(
+        description="why it cannot be reached, or why the last object failed; empty where none did"
+    )
+    next_try: datetime | None = Field(
+        description="set where nothing can be sent to it at the moment; it is tried again then"
+    )
+
+
 class LoggedTrouble(_Part):
     """A warning or an error of the node or of its worker."""
 
@@ -116,6 +135,9 @@ class NodeReport(_Part):
     """The whole node at a glance."""
 
     problems: list[str] = Field(description="why it cannot do its work; empty when it can")
+    notices: list[str] = Field(
+        description="what does not keep it from its work, as a destination that does not answer"
+    )
     version: str
     uptime_s: float
     objects: ObjectCounts
@@ -127,4 +149,7 @@ class NodeReport(_Part):
     disk: DiskReport
     associations: Associations
     forwards: Forwards
+    destinations: list[DestinationReport] = Field(
+        description="what something is or was to be sent to; sent objects are forgotten in time"
+    )
     errors: list[LoggedTrouble] = Field(description="the last 50, the latest first")

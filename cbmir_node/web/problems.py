@@ -49,6 +49,8 @@ _STATUS_OF_ERROR: dict[type[errors.CbmirError], int] = {
     errors.NotKeptError: 410,
     errors.PixelError: 422,
     errors.DecoderUnavailableError: 503,
+    errors.BusyError: 503,
+    errors.NotAuthorizedError: 403,
     errors.OutOfSpaceError: 507,
     errors.CatalogError: 503,
     errors.ModelError: 503,
@@ -61,6 +63,12 @@ _DETAIL_OF_STATUS = {
     405: "this address does not take the method; see Allow",
 }
 """What to say where the framework says no more than the status."""
+
+NO_CATALOG = "the catalogue does not answer; try again, the node's log tells why"
+"""In place of messages for an operator, which name files and hosts of the node."""
+
+_PASSING = (errors.BusyError, errors.DecoderUnavailableError, errors.CatalogError)
+_RETRY_AFTER_S = 5
 
 _INTERNAL = "the node failed; its log tells why"
 
@@ -136,9 +144,18 @@ def problem_of(error: Exception) -> HTTPException:
         case errors.CbmirError():
             for kind in type(error).__mro__:
                 if status := _STATUS_OF_ERROR.get(kind):
-                    return Problem(status, str(error), field=getattr(error, "field", ""))
+                    return _known(error, status)
     _log.error("a request over HTTP failed", exc_info=error)
     return Problem(500, _INTERNAL)
+
+
+def _known(error: errors.CbmirError, status: int) -> Problem:
+    detail = str(error)
+    if isinstance(error, errors.CatalogError):
+        _log.error("a request over HTTP failed: %s", error)
+        detail = NO_CATALOG
+    headers = {"Retry-After": str(_RETRY_AFTER_S)} if isinstance(error, _PASSING) else None
+    return Problem(status, detail, headers=headers, field=getattr(error, "field", ""))
 
 
 def _invalid(error: RequestValidationError) -> Problem:

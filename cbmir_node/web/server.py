@@ -6,6 +6,7 @@ import logging
 import socket
 import threading
 import time
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -13,10 +14,12 @@ from fastapi import FastAPI
 from cbmir_node.config import HttpSettings
 from cbmir_node.errors import ConfigurationError
 from cbmir_node.web.safety.connections import guarded_connection
+from cbmir_node.web.safety.tls_connections import tls_connections
 
 _START_TIMEOUT_S = 30
 _STOP_TIMEOUT_S = 10
 _KEEP_ALIVE_S = 30
+_ACCEPTED_AT_ONCE = 128
 
 _log = logging.getLogger(__name__)
 
@@ -94,10 +97,11 @@ class HttpServer:
 
 def _configuration(settings: HttpSettings, app: FastAPI) -> uvicorn.Config:
     """Return what uvicorn needs to know."""
+    connection = guarded_connection(settings)
     configuration = uvicorn.Config(
         app,
         loop="asyncio",  # what is tested is what runs, whatever else is installed
-        http=guarded_connection(settings),
+        http=connection,
         ws="none",
         lifespan="off",
         log_level="error",  # strangers' broken requests fill no log
@@ -105,6 +109,7 @@ def _configuration(settings: HttpSettings, app: FastAPI) -> uvicorn.Config:
         proxy_headers=False,  # anybody may send them
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
+        backlog=_ACCEPTED_AT_ONCE,  # so many beyond max_connections may be open for a moment
         timeout_graceful_shutdown=5,
         ssl_certfile=settings.certificate,
         ssl_keyfile=settings.private_key,
@@ -115,4 +120,10 @@ def _configuration(settings: HttpSettings, app: FastAPI) -> uvicorn.Config:
         raise ConfigurationError(
             f"http.certificate, http.private_key: {error}; give a PEM certificate chain and its key"
         ) from error
+    if configuration.ssl is not None:
+        # uvicorn takes any callable for the class
+        configuration.http_protocol_class = cast(
+            Any, tls_connections(connection, configuration.ssl)
+        )
+        configuration.ssl = None
     return configuration

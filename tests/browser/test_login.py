@@ -114,8 +114,8 @@ def test_next_leads_to_no_other_site(open_page: Open, origin: str) -> None:
             const search = next => '?' + new URLSearchParams({ next });
             return hostile.map(next => nextPage(search(next), location.href));
         }""",
-        [*HOSTILE, "/?study=1.2.3"],
+        [*HOSTILE, f"blob:{origin}/x", "/?study=1.2.3"],
     )
-    assert led == [f"{origin}/"] * len(HOSTILE) + [f"{origin}/?study=1.2.3"]
+    assert led == [f"{origin}/"] * (len(HOSTILE) + 1) + [f"{origin}/?study=1.2.3"]
     log_in(page, "rolf", "correct horse")
     page.wait_for_url(f"{origin}/")

@@ -37,6 +37,13 @@ Open = Callable[..., Any]
 Shown = Callable[..., None]
 STRANGER = 19  # number of a phantom patient whom the node does not have; with a lesion
 EMBEDDED = "count => document.querySelector('[data-testid=state-embedded]').innerText === count"
+HOLD_UPLOAD = """name => {
+    const node = window.fetch;
+    window.fetch = (address, options) => !String(address).includes(name) ? node(address, options)
+        : new Promise(answer => {
+            window.answerHeldUpload = () => answer(Response.json({ token: 'answered-too-late' }));
+        });
+}"""
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 
 
@@ -70,7 +77,7 @@ def origin(node: RunningNode) -> str:
 
 
 def start_from_file(page: Any) -> None:
-    page.wait_for_selector("[data-testid=studies] a")
+    page.wait_for_selector("[data-testid=studies] a", state="attached")
     drop(page, "abdomen.dcm", dicom_file(study("CT abdomen", STRANGER)[0]))
     wait_for_results(page)
 
@@ -95,10 +102,30 @@ def test_a_dropped_file_finds_similar_cases_and_is_not_stored(
     assert (
         page.locator("[data-testid=query-classes] li").first.inner_text().startswith("CT abdomen")
     )
+    assert texts(page, "kind")[:3] == ["CT abdomen"] * 3
     similarities = [float(text) for text in texts(page, "similarity")]
     assert similarities == sorted(similarities, reverse=True)
     assert texts(page, "class")[:3] == ["CT abdomen"] * 3
     shown(page, "results")
+
+
+def test_the_newest_file_counts(open_page: Open, origin: str) -> None:
+    page = open_page(origin)
+    page.wait_for_selector("[data-testid=studies] a")
+    page.evaluate(HOLD_UPLOAD, "slow.dcm")
+    drop(page, "slow.dcm", dicom_file(study("CT head", STRANGER)[0]))
+    page.wait_for_selector("text=Looking at slow.dcm")
+    drop(page, "hand.png", picture_file(study("CR hand", STRANGER)[0]))
+    page.wait_for_selector("[data-testid=file-modality]", state="visible")
+    start_from_file(page)
+    page.evaluate("answerHeldUpload()")
+    page.locator(f"{RESULT} .picture").first.click()
+    wait_until_drawn(page, 1)
+    drop(page, "chest.dcm", dicom_file(study("CT chest", STRANGER)[0]))
+    page.wait_for_selector("[data-testid=viewer]", state="hidden")
+    wait_for_results(page)
+    assert page.inner_text("#query-name").startswith("chest.dcm")
+    assert page.locator("dialog[open]").count() == 0
 
 
 def test_the_overlay_comes_and_goes(open_page: Open, origin: str, shown: Shown) -> None:
@@ -131,13 +158,18 @@ def test_filters_hold_for_every_result(open_page: Open, origin: str, shown: Show
     filters.locator("[name=sex]").select_option("F")
     page.wait_for_function(
         """() => {
-            const facts = [...document.querySelectorAll('[data-testid=facts]')];
-            return facts.length > 0 && facts.length < 20
-                && facts.every(({ innerText }) => /^CT\\b.*female/.test(innerText));
+            const results = [...document.querySelectorAll('[data-testid=result]')];
+            const every = (name, pattern) => results.every(
+                result => pattern.test(result.querySelector(`[data-testid=${name}]`).innerText));
+            return results.length > 0 && results.length < 20
+                && every('kind', /^CT\\b/) && every('facts', /^female/);
         }"""
     )
     shown(page, "filters")
     filters.locator("[name=age_from]").fill("120")
+    filters.locator("[name=age_to]").fill("60")
+    page.wait_for_selector("text=The second age is below the first")
+    filters.locator("[name=age_to]").fill("")
     page.wait_for_selector("text=No case passes the filters")
     shown(page, "nothing-passes", picture=False)
     page.click("text=Clear the filters")
@@ -229,7 +261,7 @@ def test_a_study_is_found_opened_elsewhere_and_sent(
     link = page.locator("[data-testid=viewer-link]").first
     assert link.get_attribute("href").endswith(f"={wanted[0].StudyInstanceUID}")
     page.locator("[data-testid=send]").first.click()
-    page.wait_for_selector(f"text={len(wanted)} images on the way to {workstation.peer.ae_title}")
+    page.wait_for_selector(f"text={len(wanted)} images queued for {workstation.peer.ae_title}")
     for _ in range(100):
         if len(workstation.requests) == len(wanted):
             break
@@ -298,10 +330,17 @@ def test_a_phone_shows_it_without_scrolling_sideways(
     page.wait_for_selector("[data-testid=studies] a")
     check("phone-start")
     start_from_file(page)
+    assert page.locator(RESULT).first.bounding_box()["y"] < PHONE["viewport"]["height"] - 150
     page.evaluate("document.getElementById('answers-title').scrollIntoView()")
     check("phone")
     page.locator(f"{RESULT} .picture").first.tap()
     wait_until_drawn(page, 1)
+    tops = [
+        page.locator(part).nth(pane).bounding_box()["y"]
+        for pane in (0, 1)
+        for part in (".stage-box", ".pane-foot")
+    ]
+    assert tops == sorted(tops)  # what is known of the query is not taken for the result's
     check("phone-view")
     page.goto(f"{origin}/administration")
     page.wait_for_selector("#overview", state="visible")

@@ -68,6 +68,22 @@ def test_the_databases_password_is_not_shown(
     assert "hunter2" not in done.output + broken.output
 
 
+@pytest.mark.parametrize("arguments", ["config show", "config show --json"])
+def test_what_is_kept_of_passwords_and_tokens_is_not_shown(
+    command: Command, tmp_path: Path, arguments: str
+) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text(
+        f'http.tokens.program.sha256 = "{"5e" * 32}"\n'
+        'http.users.ann.password_hash = "scrypt$32768$8$3$c2FsdA==$aGFzaA=="\n'
+    )
+    done = command(*arguments.split(), "--config", str(file))
+    assert done.exit_code == 0, done.output
+    assert "ann" in done.output
+    assert "5e5e" not in done.output
+    assert "scrypt$" not in done.output
+
+
 def test_upgrading_does_not_show_the_password(
     command: Command, monkeypatch: pytest.MonkeyPatch, postgresql_url: str
 ) -> None:

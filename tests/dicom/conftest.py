@@ -68,7 +68,8 @@ class ScriptedSearch:
         keys = {key: match.values[key]}
         image = find(self.catalog, "IMAGE", keys, ["SOPInstanceUID"], 1)[0]
         uid = image.values["SOPInstanceUID"]
-        return SimilarMatch(rank, match.row, 1 - rank / 100, uid, 1, self.label, 0.75)
+        similarity = 1 - rank / 100
+        return SimilarMatch(rank, match.row, similarity, similarity, uid, 1, self.label, 0.75)
 
 
 @dataclass

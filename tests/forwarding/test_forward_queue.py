@@ -10,9 +10,11 @@ import pytest
 
 from cbmir_node.catalog.database import Catalog
 from cbmir_node.catalog.forwarding.overview import (
+    QueuedObjects,
     add_forwards,
     cancel_forwards,
     count_forwards,
+    destination_queues,
     forwarded_studies,
     retry_forwards,
 )
@@ -122,12 +124,13 @@ def test_a_study_is_queued_by_hand_also_once_more(catalog: Catalog, queue: Forwa
     sent, refused, waiting = queue.claim("PACS", 10)
     queue.record([outcome(sent, "sent"), outcome(refused, "refused", "0xC000")])
     receive(catalog, "1.2")
-    assert add_forwards(catalog, "PACS", "1.1") == add_forwards(catalog, "NEW", "1.1") == 3
+    assert add_forwards(catalog, "PACS", "1.1") == QueuedObjects(new=2, waiting=1)
+    assert add_forwards(catalog, "NEW", "1.1") == QueuedObjects(new=3, waiting=0)
     assert count_forwards(catalog) == {"pending": 7, "sent": 0, "refused": 0, "given_up": 0}
     # the one that is on its way is not taken from its sender
     assert {one.row for one in queue.claim("PACS", 10)}.isdisjoint({waiting.row})
     assert len(queue.claim("NEW", 10)) == 3
-    assert add_forwards(catalog, "NEW", "1.9") == 0
+    assert add_forwards(catalog, "NEW", "1.9") == QueuedObjects(0, 0)
 
 
 def shown(catalog: Catalog, study: str | None = None) -> list:  # type: ignore[type-arg]
@@ -157,6 +160,12 @@ def test_the_queue_is_seen_retried_and_cancelled(catalog: Catalog, queue: Forwar
     assert lines["VIEWER", "1.1", "pending"][0] == 3
     assert len(lines) == 4
     assert len(forwarded_studies(catalog, ("sent",), "PACS", 100)) == 1
+    pacs, viewer = destination_queues(catalog)
+    assert (pacs.destination, pacs.reason) == ("PACS", "0xA700")
+    assert pacs.states == {"pending": 2, "sent": 1, "refused": 1, "given_up": 0}
+    waiting = [one for one in shown(catalog) if (one.destination, one.state) == ("PACS", "pending")]
+    assert pacs.oldest_pending == min(one.requested_at for one in waiting)
+    assert (viewer.destination, viewer.states["pending"], viewer.reason) == ("VIEWER", 3, "")
     assert retry_forwards(catalog, "PACS", refused=True) == 3
     assert sorted(len(queue.claim("PACS", 10)) for _ in range(2)) == [1, 2]
     assert cancel_forwards(catalog, "PACS", ("pending",), "1.2") == 1

@@ -163,6 +163,7 @@ def write_wide(path: Path) -> None:
     [
         (write_bomb, "too large"),
         (write_wide, "too large"),
+        (lambda path: Image.new("1", (8001, 8001)).save(path, "PNG"), "64 million pixels"),
         (write_truncated, "save it again"),
         (lambda path: path.write_text("Dear colleague, " * 50), "save it again"),
         (lambda path: Image.fromarray(GREY).save(path, "GIF"), "save it again"),
@@ -173,8 +174,9 @@ def test_what_is_no_picture_is_refused_with_a_remedy(
     tmp_path: Path, decoder: DecoderProcess, write: Any, message: str
 ) -> None:
     write(tmp_path / "picture")
-    with pytest.raises(UploadError, match=message):
+    with pytest.raises(UploadError, match=message) as refused:
         decoder.secondary_capture(tmp_path / "picture", "OT", tmp_path / "object.dcm")
+    assert str(tmp_path) not in str(refused.value)
 
 
 def test_a_file_that_ends_its_decoder_takes_nothing_else_with_it(

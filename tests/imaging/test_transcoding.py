@@ -364,3 +364,13 @@ def test_rle_of_one_bit_pixels_has_no_decoder(tmp_path: Path) -> None:
     path = write_object(tmp_path / "bits.dcm", cells, syntax=RLE, encode=rle, **bits)
     with pytest.raises(PixelError, match="RLE of one-bit pixels"):
         transcoded(path, ExplicitVRLittleEndian)
+
+
+def test_so_many_wait_for_a_decoder_and_no_more() -> None:
+    with (
+        DecoderPool(ImagingSettings(), 1, most_waiting=0) as pool,
+        pool.lend(),
+        pytest.raises(DecoderUnavailableError, match="many wait"),
+        pool.lend(),
+    ):
+        pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from pydicom.filewriter import write_dataset
 from cbmir_node.catalog.query.hierarchy import find
 from cbmir_node.catalog.reception.registration import StoreOutcome
 from cbmir_node.errors import (
+    BusyError,
     NoPixelsError,
     OutOfSpaceError,
     PixelError,
@@ -26,6 +28,7 @@ from cbmir_node.errors import (
 from cbmir_node.imaging.decoder_pool import DecoderPool
 from cbmir_node.node import open_intake, open_search
 from cbmir_node.presentation import examples as kept_examples
+from cbmir_node.presentation import uploads
 from cbmir_node.presentation.examples import TemporaryExamples
 from cbmir_node.presentation.network import ActiveNetwork
 from cbmir_node.search.query import SimilarityQuery
@@ -147,7 +150,8 @@ def test_files_are_this_users_and_gone_when_the_node_starts(
     examples: TemporaryExamples,
     tmp_path: Path,
 ) -> None:
-    with examples.receive() as upload:
+    with examples.receive() as received:
+        upload = received.path
         assert upload.stat().st_mode & 0o777 == 0o600
         Image.fromarray(PICTURE).save(upload, "JPEG")
         token = examples.add(upload, "picture").token
@@ -184,8 +188,41 @@ def test_a_full_disk_takes_no_file(
     stores: Stores, examples: TemporaryExamples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stores.archive, "reserve_bytes", 1 << 60)
+    with examples.receive() as upload:
+        upload.write(bytes(1 << 20))
+        monkeypatch.setattr(uploads.Uploads, "_reserve", 1 << 60, raising=False)
+        monkeypatch.delattr(examples._uploads, "_reserve")
+        with pytest.raises(OutOfSpaceError):  # also within a file
+            upload.write(bytes(uploads._RESERVE_CHECK_BYTES))
     with pytest.raises(OutOfSpaceError), examples.receive():
         pass
+
+
+def test_so_many_files_are_received_at_a_time_and_no_more(examples: TemporaryExamples) -> None:
+    with contextlib.ExitStack() as held:
+        for _ in range(uploads.MOST_UPLOADS):
+            held.enter_context(examples.receive())
+        with pytest.raises(BusyError), examples.receive():
+            pass
+    with examples.receive() as upload:
+        assert upload.size == 0
+
+
+def test_an_example_is_its_owners(
+    examples: TemporaryExamples, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(make_object(), file)
+    monkeypatch.setattr(kept_examples, "MOST_OF_ONE_OWNER", 1)
+    anns = examples.add(file, "a", owner="ann").token
+    bobs = examples.add(file, "b", owner="bob").token
+    with pytest.raises(UnknownExampleError):
+        examples.get(anns, "bob")
+    examples.remove(anns, "bob")
+    assert examples.get(anns, "ann").name == "a"
+    examples.add(file, "c", owner="bob")  # bob's own oldest goes, not ann's older one
+    with pytest.raises(UnknownExampleError):
+        examples.get(bobs, "bob")
+    assert examples.get(anns, "ann").name == "a"
 
 
 def test_after_a_switch_an_example_asks_the_new_model(

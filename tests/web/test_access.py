@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 from click.testing import CliRunner
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.routing import iter_route_contexts
 
 from cbmir_node.cli import main
@@ -19,13 +19,16 @@ from cbmir_node.config import HttpSettings, TokenSettings
 from cbmir_node.errors import ConfigurationError
 from cbmir_node.web.access.attempts import LoginAttempts
 from cbmir_node.web.access.authentication import OPEN_PATHS
+from cbmir_node.web.access.origins import client_address
 from cbmir_node.web.access.passwords import hash_password, is_password
 from cbmir_node.web.access.sessions import Sessions
 from cbmir_node.web.access.tokens import new_token, token_sha256
 from cbmir_node.web.app import create_app
 from cbmir_node.web.server import HttpServer
 from tests.conftest import needs_program
+from tests.dicom.peers import until
 from tests.web.conftest import WebNode, quick_hash
+from tests.web.wire import connect, talk
 
 PASSWORD = "correct horse battery"
 READER, ADMINISTRATOR, NOBODY = new_token(), new_token(), new_token()
@@ -112,6 +115,14 @@ def test_a_right_does_not_imply_another(stranger: httpx.Client) -> None:
     refused = stranger.get("/metrics", headers=bearer(ADMINISTRATOR))
     assert refused.status_code == 403
     assert "administrator lacks the right to read" in refused.json()["detail"]
+
+
+def test_who_may_only_administer_sees_the_administration(stranger: httpx.Client) -> None:
+    headers = bearer(ADMINISTRATOR)
+    assert stranger.get("/api/administration", headers=headers).status_code == 200
+    assert stranger.get("/api/node", headers=headers).json()["user"]["name"] == "administrator"
+    assert stranger.get("/dicom-web/studies", headers=headers).status_code == 403
+    assert stranger.get("/api/administration", headers=bearer(READER)).status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -233,9 +244,50 @@ def test_sessions_end_by_themselves_and_are_few(monkeypatch: pytest.MonkeyPatch)
     many = [sessions.open("bob", frozenset({"read"})) for _ in range(30)]
     assert sum(sessions.caller(token) is not None for token in many) == 20
     assert sessions.caller(ann) is not None
+    for _ in range(900):
+        now += 99
+        sessions.caller(ann)
+    assert sessions.caller(ann) is None  # a day is over, used or not
+    bob = sessions.open("bob", frozenset({"read"}))
     now += 101
-    assert sessions.caller(ann) is None
+    assert sessions.caller(bob) is None
     assert sessions.caller("") is None
+
+
+def test_a_success_under_another_name_clears_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr("cbmir_node.web.access.attempts._NAMES_OF_ONE_ADDRESS", 1)
+    attempts = LoginAttempts()
+    assert [attempts.begin("10.0.0.1", "ann") for _ in range(4)] == [0, 0, 0, 1]
+    now += 60
+    assert attempts.begin("10.0.0.1", "mallory") == 0
+    attempts.succeeded("10.0.0.1", "mallory")
+    assert [attempts.begin("10.0.0.1", "ann") for _ in range(2)] == [0, 2]
+    now += 60
+    attempts.begin("10.0.0.2", "ann")
+    attempts.succeeded("10.0.0.2", "ann")
+    assert [attempts.begin("10.0.0.2", "ann") for _ in range(4)] == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("peer", "told", "address"),
+    [
+        ("127.0.0.1", ["198.51.100.7"], "198.51.100.7"),
+        ("::1", ["198.51.100.7, 2001:db8::1"], "2001:db8::1"),  # the first is the caller's word
+        ("127.0.0.1", ["198.51.100.7", "203.0.113.9"], "203.0.113.9"),
+        ("127.0.0.1", ["unknown"], "127.0.0.1"),
+        ("127.0.0.1", [], "127.0.0.1"),
+        ("192.0.2.1", ["198.51.100.7"], "192.0.2.1"),  # no proxy of this machine
+    ],
+)
+def test_behind_a_proxy_the_address_is_what_it_says(
+    peer: str, told: list[str], address: str
+) -> None:
+    headers = [(b"x-forwarded-for", value.encode()) for value in told]
+    request = Request({"type": "http", "client": (peer, 1), "headers": headers})
+    assert client_address(request, HttpSettings(behind_proxy=True)) == address
+    assert client_address(request, HttpSettings()) == peer
 
 
 def test_passwords_are_compared_as_people_type_them() -> None:
@@ -275,6 +327,9 @@ def test_what_is_no_host_name_is_refused(web: WebNode, name: str) -> None:
         ({"Sec-Fetch-Site": "same-origin", "Origin": "null"}, 400),
         ({"Origin": "http://localhost"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://[::1"}, 403),
+        ({**ELSEWHERE, "Authorization": "Basic YTpi"}, 403),  # a browser's own doing
+        ({**ELSEWHERE, "Authorization": "Bearer x"}, 400),  # no browser's
         ({"Sec-Fetch-Site": "same-site", "Origin": "http://127.0.0.1:3000"}, 403),
         (ELSEWHERE, 403),
         ({**ELSEWHERE, "Sec-Fetch-Mode": "navigate"}, 403),  # a form
@@ -354,10 +409,16 @@ def test_tls(start_web: Callable[..., WebNode], tmp_path_factory: pytest.TempPat
     command = f"openssl {kind} {names} -keyout {key} -out {certificate}"
     subprocess.run(command.split(), check=True, capture_output=True)
     ann = {"password_hash": quick_hash(PASSWORD)}
-    secure = start_web(certificate=certificate, private_key=key, users={"ann": ann})
+    secure = start_web(
+        certificate=certificate, private_key=key, users={"ann": ann}, max_connections=8
+    )
     with secure.client(verify=ssl.create_default_context(cafile=str(certificate))) as client:
         assert "; Secure" in log_in(client).headers["set-cookie"]
         assert client.get("/metrics").status_code == 200
+    held = [connect(secure.port) for _ in range(8)]  # without a handshake they count too
+    until(lambda: talk(secure.port, b"") == b"", 2)
+    for connection in held:
+        connection.close()
     with pytest.raises(httpx.TransportError):
         httpx.get(secure.url.replace("https", "http") + "/healthz", trust_env=False)
     with pytest.raises(ConfigurationError, match=r"http\.certificate, http\.private_key: "):

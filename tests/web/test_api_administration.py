@@ -58,6 +58,7 @@ def test_the_node_at_a_glance(web: WebNode, client: httpx.Client) -> None:
     assert disk["reserve_bytes"] == web.node.settings.archive.reserve_mib << 20
     assert told["associations"] == {"open": 0, "accepted": 0, "rejected": 0, "aborted": 0}
     assert told["forwards"] == {"pending": 0, "sent": 0, "refused": 0, "given_up": 0}
+    assert (told["destinations"], told["notices"]) == ([], [])
 
 
 def test_failures_are_grouped_and_tried_again(
@@ -69,6 +70,9 @@ def test_failures_are_grouped_and_tried_again(
     (group,) = report(web, client)["failures"]
     assert (group["instances"], group["can_be_retried"]) == (2, True)
     assert group["example_sop_instance_uid"] == uids[0]
+    asked = {"examples": [{"level": "image", "uid": uids[0]}]}
+    detail = client.post("/api/similar", json=asked).json()["detail"]
+    assert f"could not be embedded: {group['reason']}" in detail
     failed = client.get(f"/api/subjects/image/{uids[0]}").json()
     assert (failed["embedded"], failed["state"]) == (False, "failed")
     assert failed["reason"] == group["reason"]
@@ -118,6 +122,7 @@ def test_rates_of_the_last_hour(
 
 
 def test_the_last_errors_are_told_once_each(client: httpx.Client) -> None:
+    logging.getLogger("py.warnings").warning("/usr/lib/x.py:1: UserWarning: odd value in a file")
     log = logging.getLogger("cbmir_node.some_part")
     log.info("nothing to tell")
     for number in range(60):
@@ -125,6 +130,7 @@ def test_the_last_errors_are_told_once_each(client: httpx.Client) -> None:
         log.error("the same again and again", exc_info=ValueError("why"))
     errors = client.get("/api/administration").json()["errors"]
     assert len(errors) == 50
+    assert "py.warnings" not in {error["source"] for error in errors}
     first = errors[0]
     assert (first["level"], first["source"]) == ("ERROR", "cbmir_node.some_part")
     assert first["message"] == "the same again and again: ValueError: why"

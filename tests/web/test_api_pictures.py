@@ -11,9 +11,10 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from pydicom.uid import generate_uid
+from pydicom.uid import BasicTextSRStorage, generate_uid
 
 from cbmir_node.catalog.forwarding.overview import count_forwards
+from cbmir_node.catalog.forwarding.resting_destinations import rest_destination
 from tests.dicom.peers import until
 from tests.objects import make_object, write
 from tests.small_node import keep
@@ -100,6 +101,25 @@ def test_subjects_and_the_images_of_a_series(sending: WebNode, client: httpx.Cli
     assert (told["embedded"], told["state"], told["predictions"]) == (False, "pending", [])
 
 
+def test_a_report_is_described_though_it_has_no_image(
+    sending: WebNode, client: httpx.Client
+) -> None:
+    report = make_object(
+        SOPClassUID=BasicTextSRStorage, Modality="SR", PixelData=None, PatientName="Fox^Fay"
+    )
+    keep(sending.node.stores, sending.node.settings.data_dir, report)
+    named = {"study": report.StudyInstanceUID, "image": report.SOPInstanceUID}
+    for level, uid in named.items():
+        told = client.get(f"/api/subjects/{level}/{uid}").json()
+        assert (told["instances"], told["images"], told["embedded"]) == (1, 0, False)
+        assert (told["state"], "no picture" in told["reason"]) == ("no_pixels", True)
+        assert (told["modality"], told["patient_name"]) == ("SR", "Fox^Fay")
+        assert told["sop_instance_uid"] == report.SOPInstanceUID
+        asked = {"examples": [{"level": level, "uid": uid}]}
+        refused = client.post("/api/similar", json=asked)
+        assert (refused.status_code, "no picture" in refused.json()["detail"]) == (409, True)
+
+
 def test_a_dropped_object_is_an_example_until_it_is_stored(
     sending: WebNode, client: httpx.Client, tmp_path: Path
 ) -> None:
@@ -170,8 +190,26 @@ def test_a_study_is_sent_at_the_push_of_a_button(sending: WebNode, client: httpx
     assert node["viewers"] == [{"name": "OHIF", "url": "http://v/?s={StudyInstanceUID}"}]
     asked = {"study_instance_uid": sending.objects[0].StudyInstanceUID, "destination": "PACS"}
     answer = client.post("/api/send", json=asked)
-    assert (answer.status_code, answer.json()) == (202, {"objects": 4})
-    assert count_forwards(sending.node.stores.catalog)["pending"] == 4
+    catalog = sending.node.stores.catalog
+    assert (answer.status_code, answer.json()) == (
+        202,
+        {"objects": 4, "waiting": 0, "resting": None},
+    )
+    assert count_forwards(catalog)["pending"] == 4
+    rest_destination(catalog, "PACS", "it is down", lambda _: 60.0, 3600)
+    again = client.post("/api/send", json=asked).json()
+    assert (again["objects"], again["waiting"]) == (0, 4)
+    assert again["resting"]["reason"] == "it is down"
+    report = client.get("/api/administration").json()
+    assert report["problems"] == []
+    assert report["notices"] == ["nothing can be sent to PACS at the moment: it is down"]
+    (queue,) = report["destinations"]
+    assert (queue["destination"], queue["pending"], queue["sent"]) == ("PACS", 4, 0)
+    assert (queue["last_reason"], queue["next_try"]) == (
+        "it is down",
+        again["resting"]["next_try"],
+    )
+    assert 0 <= queue["oldest_pending_s"] < 60
     unknown = client.post("/api/send", json={**asked, "destination": "PASC"})
     assert (unknown.status_code, "PACS" in unknown.json()["detail"]) == (404, True)
     nothing = client.post("/api/send", json={**asked, "study_instance_uid": generate_uid()})

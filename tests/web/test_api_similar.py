@@ -56,6 +56,7 @@ def test_studies_like_a_study(web: WebNode, client: httpx.Client) -> None:
     similarities = [result["similarity"] for result in results]
     assert similarities == sorted(similarities, reverse=True)
     described = next(r for r in results if r["study_instance_uid"] == other.StudyInstanceUID)
+    assert described.pop("similarity_to_examples") == described["similarity"]
     assert described | {"rank": 0, "similarity": 0, "label": "", "probability": 0} == {
         "rank": 0,
         "similarity": 0,
@@ -123,6 +124,10 @@ def test_several_examples_and_one_that_is_not_wanted(web: WebNode, client: httpx
     ).json()["results"]
     assert marked["uid"] not in {result["study_instance_uid"] for result in refined}
     assert len(refined) == len(both) - 1
+    alone = {one["study_instance_uid"]: one["similarity_to_examples"] for one in both}
+    for one in refined:
+        assert one["similarity_to_examples"] == pytest.approx(alone[one["study_instance_uid"]])
+        assert one["similarity"] != one["similarity_to_examples"]
 
 
 def test_what_is_refused_names_its_field(web: WebNode, client: httpx.Client) -> None:
@@ -148,4 +153,4 @@ def test_examples_that_cannot_be_used(web: WebNode, client: httpx.Client) -> Non
     status, _, detail = refusal(
         client, examples=[{"level": "study", "uid": waiting.StudyInstanceUID}]
     )
-    assert (status, "pending" in detail) == (409, True)
+    assert (status, "it waits to be embedded" in detail) == (409, True)

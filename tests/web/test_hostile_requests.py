@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,13 +12,19 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from fastapi import FastAPI
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 
 from cbmir_node.cli import main
 from cbmir_node.config import HttpSettings
-from cbmir_node.web import pages
+from cbmir_node.presence import make_data_folder
+from cbmir_node.web import health, pages
+from cbmir_node.web.dicomweb import dicom_json
+from cbmir_node.web.dicomweb.retrieve import object_headers
+from cbmir_node.web.safety import response_bodies
+from cbmir_node.web.safety.response_bodies import ResponseBodies
 from cbmir_node.web.server import HttpServer
 from tests.dicom.peers import until
+from tests.objects import make_object, write
 from tests.web.conftest import WebNode
 from tests.web.wire import connect, read_all, read_response, status, talk
 
@@ -43,6 +52,7 @@ def is_problem(answer: bytes, number: int) -> bool:
         status(answer) == number
         and b"content-type: application/problem+json" in head
         and b"connection: close" in head
+        and b"x-content-type-options: nosniff" in head
         and b'"status": %d' % number in body
         and b"content-length: %d\r\n" % len(body) in head + b"\r\n"
     )
@@ -146,6 +156,79 @@ def test_a_client_that_does_not_read_is_sent_away() -> None:
     server.stop()
 
 
+def test_a_slow_client_gets_a_large_answer_whole() -> None:
+    app = FastAPI()
+    app.add_middleware(ResponseBodies)
+    body = bytes(3 * MIB)
+    app.get("/large")(lambda: Response(body))
+    server = HttpServer(HttpSettings(port=0, request_timeout_s=0.5), app)
+    server.start()
+    received, began = 0, time.monotonic()
+    with connect(server.port) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        connection.sendall(request(b"GET /large HTTP/1.1", b"Connection: close"))
+        while part := connection.recv(65536):
+            received += len(part)
+            time.sleep(0.02)
+    server.stop()
+    assert received > len(body)
+    assert time.monotonic() - began > 0.8  # longer than the client may stand still
+
+
+def test_few_large_answers_wait_in_memory_for_their_clients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(response_bodies, "_MOST_BYTES", 40 * MIB)
+    monkeypatch.setattr(response_bodies, "_PATIENCE_S", 0.2)
+    app = FastAPI()
+    app.add_middleware(ResponseBodies)
+    app.get("/large")(lambda: StreamingResponse(iter([bytes(16 * MIB), b"end"])))
+    app.get("/small")(lambda: "small")
+    server = HttpServer(HttpSettings(port=0), app)
+    server.start()
+    ask = request(b"GET /large HTTP/1.1", b"Connection: close")
+    held = [connect(server.port) for _ in range(2)]
+    for connection in held:
+        connection.sendall(ask)
+        assert status(connection.recv(100)) == 200
+    refused = talk(server.port, ask)
+    assert status(refused) == 503
+    assert b"retry-after: 5" in refused
+    assert b"too many large answers" in refused
+    assert status(talk(server.port, ask.replace(b"large", b"small"))) == 200
+    assert read_all(held[0]).endswith(b"end\r\n0\r\n\r\n")
+    held[1].close()  # unread
+    until(lambda: status(talk(server.port, ask)) == 200)
+    server.stop()
+    for connection in held:
+        connection.close()
+
+
+def test_a_sign_of_life_needs_no_thread(web: WebNode) -> None:
+    app = FastAPI()
+    app.include_router(health.router(web.services.health))
+    over, busy = threading.Event(), threading.Semaphore(0)
+
+    @app.get("/block")
+    def block() -> None:
+        busy.release()
+        over.wait(20)
+
+    server = HttpServer(HttpSettings(port=0), app)
+    server.start()
+    held = [connect(server.port) for _ in range(45)]
+    for connection in held:
+        connection.sendall(request(b"GET /block HTTP/1.1"))
+    for _ in range(40):  # as many threads as there are
+        assert busy.acquire(timeout=10)
+    answer = talk(server.port, request(b"GET /healthz HTTP/1.1", b"Connection: close"))
+    over.set()
+    assert status(answer) == 200
+    for connection in held:
+        connection.close()
+    server.stop()
+
+
 def test_there_are_so_many_connections_and_no_more(hasty: WebNode) -> None:
     known = hasty.node.http._server.server_state.connections
     until(lambda: not known)
@@ -245,6 +328,36 @@ def test_files_are_asked_for_again_and_not_sent_again(web: WebNode) -> None:
         assert (again.status_code, again.content) == (304, b"")
 
 
+# objects
+
+
+@pytest.mark.parametrize("length", [None, 0xFFFFFFFF])
+@pytest.mark.parametrize("number", [400, 1001])
+def test_metadata_of_very_many_items_are_refused(
+    web: WebNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int | None, number: int
+) -> None:
+    for room in (dicom_json, object_headers):
+        monkeypatch.setattr(room, "MOST_ELEMENTS", 1000)
+    monkeypatch.setattr(object_headers, "_MOST_READS", 2000)
+    dataset = make_object()
+    whole = write(dataset, tmp_path / "object.dcm").read_bytes()
+    items = struct.pack("<HHL", 0xFFFE, 0xE000, 0) * number
+    head = struct.pack("<HH2sHL", 0x5400, 0x0100, b"SQ", 0, length or len(items))
+    end = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0) if length else b""
+    pixels = whole.rindex(b"\xe0\x7f\x10\x00")
+    body = whole[:pixels] + head + items + end + whole[pixels:]
+    with web.client() as client:
+        headers = {"Content-Type": "application/dicom"}
+        stored = client.post("/dicom-web/studies", content=body, headers=headers)
+        assert stored.status_code == 200
+        answer = client.get(f"/dicom-web/studies/{dataset.StudyInstanceUID}/metadata")
+    if number == 400:
+        assert len(answer.json()[0]["54000100"]["Value"]) == number
+    else:
+        assert answer.status_code == 400
+        assert "more than 1000 elements" in answer.json()["detail"]
+
+
 # headers
 
 
@@ -304,3 +417,11 @@ def test_strangers_are_not_let_in_by_a_forgotten_setting(tmp_path: Path, host: s
     assert result.exit_code == 1
     assert f"{host} is not loopback; configure http.users or http.tokens first" in result.stderr
     assert not (tmp_path / "data").exists()
+
+
+def test_a_new_data_folder_is_its_users_only(tmp_path: Path) -> None:
+    make_data_folder(tmp_path / "new")
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "old").mkdir(mode=0o755)
+    make_data_folder(tmp_path / "old")
+    assert (tmp_path / "old").stat().st_mode & 0o777 == 0o755

@@ -90,6 +90,13 @@ def test_a_problem_has_the_members_of_rfc_9457(client: httpx.Client) -> None:
     assert "see Allow" in answer.json()["detail"]
 
 
+def test_what_the_catalogue_says_is_for_its_operator(caplog: pytest.LogCaptureFixture) -> None:
+    told = problem_of(errors.CatalogError("cannot open /srv/dicom/catalog.sqlite"))
+    assert (told.status_code, "srv" in told.detail) == (503, False)
+    assert dict(told.headers or {}) == {"Retry-After": "5"}
+    assert "/srv/dicom" in caplog.text
+
+
 @pytest.mark.parametrize("path", ["/unexpected", "/own"])
 def test_the_nodes_own_failures_stay_in_its_log(
     client: httpx.Client, caplog: pytest.LogCaptureFixture, path: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -19,6 +19,26 @@ FORWARD_STATES: tuple[ForwardState, ...] = get_args(ForwardState)
 
 _forwards = schema.forwards.c
 _resting = schema.resting_destinations.c
+
+
+@dataclass(frozen=True)
+class DestinationQueue:
+    """What is queued for a destination.
+
+    Attributes
+    ----------
+    states : mapping of str to int
+        Objects in each state.
+    oldest_pending : float or None
+        Since when the object waits that has waited longest, seconds since 1970.
+    reason : str
+        Of the object queued last that failed, for good or for now; empty where none did.
+    """
+
+    destination: str
+    states: Mapping[str, int]
+    oldest_pending: float | None
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -102,6 +122,33 @@ def forwarded_studies(
     ]
 
 
+def destination_queues(catalog: Catalog) -> list[DestinationQueue]:
+    """Return what is queued for each destination, by its name."""
+    counted = select(
+        *(_forwards.destination, _forwards.state, func.count().label("objects")),
+        func.min(_forwards.requested_at).label("oldest"),
+        func.max(case((_forwards.reason != "", _forwards.id))).label("last_failed"),
+    ).group_by(_forwards.destination, _forwards.state)
+    with catalog.read() as connection:
+        rows = connection.execute(counted).all()
+        failed = [row.last_failed for row in rows if row.last_failed is not None]
+        reasons = select(_forwards.id, _forwards.reason).where(_forwards.id.in_(failed))
+        reason_of = {row[0]: str(row[1]) for row in connection.execute(reasons)}
+    queues = []
+    for destination in sorted({row.destination for row in rows}):
+        of_state = {row.state: row for row in rows if row.destination == destination}
+        last = max((row.last_failed or 0 for row in of_state.values()), default=0)
+        queues.append(
+            DestinationQueue(
+                destination,
+                {s: of_state[s].objects if s in of_state else 0 for s in FORWARD_STATES},
+                of_state["pending"].oldest if "pending" in of_state else None,
+                reason_of.get(last, ""),
+            )
+        )
+    return queues
+
+
 def count_forwards(catalog: Catalog) -> dict[str, int]:
     """Return how many objects are in each state of being sent on."""
     query = select(_forwards.state, func.count()).group_by(_forwards.state)
@@ -144,16 +191,30 @@ def retry_forwards(catalog: Catalog, destination: str | None, *, refused: bool) 
     return objects
 
 
-def add_forwards(catalog: Catalog, destination: str, study_instance_uid: str) -> int:
-    """Queue what is kept of a study, whatever the rules say and also what was sent before.
+@dataclass(frozen=True)
+class QueuedObjects:
+    """What became of the wish to send a study.
 
-    Returns
-    -------
-    int
-        How many objects; those that wait already are counted, and wait on.
+    Attributes
+    ----------
+    new : int
+        Objects that were queued by it, also once more.
+    waiting : int
+        Those that were queued before it, and wait on.
     """
+
+    new: int
+    waiting: int
+
+
+def add_forwards(catalog: Catalog, destination: str, study_instance_uid: str) -> QueuedObjects:
+    """Queue what is kept of a study, whatever the rules say and also what was sent before."""
     kept = _instances_of(study_instance_uid).where(schema.instances.c.path != "")
+    queued = select(func.count()).where(
+        _forwards.instance.in_(kept), _forwards.state == "pending", *_to(destination)
+    )
     with catalog.write() as connection:
+        waiting = int(connection.execute(queued).scalar_one())
         instances = [int(instance) for instance in connection.execute(kept).scalars()]
         connection.execute(
             update(schema.forwards)
@@ -162,12 +223,12 @@ def add_forwards(catalog: Catalog, destination: str, study_instance_uid: str) ->
         )
         for instance in instances:
             request_forwards(connection, instance, [destination], time.time())
-    return len(instances)
+    return QueuedObjects(len(instances) - waiting, waiting)
 
 
 def send_study(
     catalog: Catalog, peers: Collection[str], destination: str, study_instance_uid: str
-) -> int:
+) -> QueuedObjects:
     """Queue what is kept of a study for a peer, as `add_forwards`, or say why that cannot be.
 
     Parameters
@@ -183,12 +244,12 @@ def send_study(
     if destination not in peers:
         known = ", ".join(sorted(peers)) or "none"
         raise SelectionError(f"there is no [peers.{destination}] to send to; choose from: {known}")
-    objects = add_forwards(catalog, destination, study_instance_uid)
-    if not objects:
+    queued = add_forwards(catalog, destination, study_instance_uid)
+    if not queued.new + queued.waiting:
         raise SelectionError(
             f"no pixels of {study_instance_uid} are kept here; nothing can be sent"
         )
-    return objects
+    return queued
 
 
 def cancel_forwards(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from sqlalchemy import delete, select, update
 
@@ -17,6 +18,34 @@ from cbmir_node.catalog.forwarding.queue import due_forwards, fitting_reason
 from cbmir_node.catalog.upsert import insert_unless_present
 
 _resting = schema.resting_destinations.c
+
+
+@dataclass(frozen=True)
+class RestingDestination:
+    """A destination that nothing can be sent on to at the moment.
+
+    Attributes
+    ----------
+    reason : str
+        What the last try ended with.
+    due_at : float
+        When it is tried again, seconds since 1970.
+    """
+
+    destination: str
+    reason: str
+    due_at: float
+
+
+def resting_destinations(catalog: Catalog) -> list[RestingDestination]:
+    """Return the destinations whose last try failed, by name.
+
+    One that is due stays among them until a try succeeds.
+    """
+    query = select(_resting.destination, _resting.reason, _resting.due_at)
+    with catalog.read() as connection:
+        rows = connection.execute(query.order_by(_resting.destination)).all()
+    return [RestingDestination(*row) for row in rows]
 
 
 def rest_destination(

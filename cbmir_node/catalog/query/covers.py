@@ -61,6 +61,19 @@ def cover_image(catalog: Catalog, level: StudyRootLevel, uid: str) -> tuple[str,
     return str(chosen.sop_instance_uid), frames[len(frames) // 2]
 
 
+def first_object(catalog: Catalog, level: StudyRootLevel, uid: str) -> str | None:
+    """Return the SOP Instance UID of the first object of something that has no image."""
+    query = (
+        select(_instances.sop_instance_uid)
+        .select_from(schema.instances.join(schema.series).join(schema.studies))
+        .where(_UID_COLUMN[level] == uid)
+        .order_by(_instances.id)
+        .limit(1)
+    )
+    with catalog.read() as connection:
+        return connection.execute(query).scalar()
+
+
 def _middle(images: Sequence[Row[Any]]) -> Row[Any]:
     best = max(_kind(image) for image in images)
     images = [image for image in images if _kind(image) == best]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
@@ -14,8 +14,13 @@ from cbmir_node.catalog.vectors.rows import EMBEDDING
 
 _work, _vectors, _instances = schema.work.c, schema.vectors.c, schema.instances.c
 _OBJECTS = schema.instances.join(schema.series).join(schema.studies)
-_WITHOUT_VECTOR = ("failed", "pending", "no_pixels")
+_WITHOUT_VECTOR = ("failed", "pending", "skipped", "no_pixels")
 """States that explain why nothing is embedded, the most telling first."""
+_IN_PLAIN_WORDS = {
+    "pending": "it waits to be embedded; ask again in a moment",
+    "skipped": "enough other images of its series are embedded; the nearest stands for it",
+    "no_pixels": "it has no picture, as a report has none; choose one with images",
+}
 
 
 @dataclass(frozen=True)
@@ -26,13 +31,18 @@ class SubjectState:
     ----------
     instances : int
         Objects of the study or series; 1 for an image.
+    images : int
+        Those with pixels.
     embedded : int
-        Those with a vector, or that their series represents (see `catalog.work.series_cap`).
+        Those with a vector; an image also where one of its series stands for it (see
+        `catalog.work.series_cap`).
     state, reason : str
-        Of those that explain why none is embedded; empty when some are.
+        ``pending``, ``no_pixels``, ``failed`` or ``skipped``, and what that means to a reader:
+        why none has a vector of its own. Empty when some have.
     """
 
     instances: int
+    images: int
     embedded: int
     state: str = ""
     reason: str = ""
@@ -46,24 +56,28 @@ def subject_state(
     named = schema.TABLE_OF_LEVEL[level].c[key.column] == uid
     mine = (_work.instance == _instances.id) & (_work.model == model)
     query = (
-        select(_work.state, func.count(), func.max(_work.reason))
+        select(
+            *(_work.state, func.count(), func.max(_work.reason)),
+            func.sum(case((_instances.has_pixels, 1), else_=0)),
+        )
         .select_from(_OBJECTS.outerjoin(schema.work, mine))
         .where(named)
         .group_by(_work.state)
     )
     with catalog.read() as connection:
-        found = {
-            row[0] or "pending": (int(row[1]), str(row[2] or ""))
-            for row in connection.execute(query)
-        }
-    if not found:
+        rows = connection.execute(query).all()
+    if not rows:
         return None
-    instances = sum(count for count, _ in found.values())
-    embedded = sum(found[state][0] for state in ("embedded", "skipped") if state in found)
-    if embedded:
-        return SubjectState(instances, embedded)
-    state = next(state for state in _WITHOUT_VECTOR if state in found)
-    return SubjectState(instances, 0, state, found[state][1])
+    counts = {row[0] or "pending": int(row[1]) for row in rows}
+    reasons = {row[0] or "pending": str(row[2] or "") for row in rows}
+    instances, images = sum(counts.values()), sum(int(row[3]) for row in rows)
+    if "embedded" in counts:
+        return SubjectState(instances, images, counts["embedded"] + counts.get("skipped", 0))
+    # what has no picture is not waited for, though the worker has not looked yet
+    found = [state for state in _WITHOUT_VECTOR if state in counts] if images else ["no_pixels"]
+    stands_for_it = found[0] == "skipped" and level == "IMAGE"
+    reason = _IN_PLAIN_WORDS.get(found[0]) or reasons[found[0]]
+    return SubjectState(instances, images, int(stands_for_it), found[0], reason)
 
 
 def prediction_of(

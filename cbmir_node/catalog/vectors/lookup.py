@@ -11,8 +11,9 @@ from sqlalchemy import BindParameter, bindparam, func, select
 
 from cbmir_node.catalog import schema
 from cbmir_node.catalog.database import Catalog
-from cbmir_node.catalog.keys import KEY_BY_KEYWORD
+from cbmir_node.catalog.keys import KEY_BY_KEYWORD, StudyRootLevel
 from cbmir_node.catalog.query.conditions import conditions
+from cbmir_node.catalog.query.subjects import SubjectState, subject_state
 from cbmir_node.catalog.vectors.candidates import CandidateConditions
 from cbmir_node.catalog.vectors.places import Group, Int64Array, Places, placed_vectors
 from cbmir_node.catalog.vectors.rows import EMBEDDING
@@ -139,6 +140,10 @@ class VectorLookup:
         """
         found = (stand_in(self._catalog, self._model, instance) for instance in instances)
         return self.in_groups("instance", [row for row in found if row is not None])
+
+    def state(self, level: StudyRootLevel, uid: str) -> SubjectState | None:
+        """Return how far something is embedded with the model; ``None`` where it is unknown."""
+        return subject_state(self._catalog, self._model, level, uid)
 
     def of_vectors(self, vectors: Sequence[int]) -> Places:
         """Return the places of these vectors of the model and space; gone ones are left out."""

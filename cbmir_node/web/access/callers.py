@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
 
 from cbmir_node.config import Right
 
@@ -34,3 +35,18 @@ def caller_of(request: Request) -> Caller | None:
     """Return who asks; ``None`` for a stranger."""
     caller: Caller | None = request.state.caller
     return caller
+
+
+async def _caller_name(request: Request) -> str:
+    caller = caller_of(request)
+    return caller.name if caller else ""
+
+
+CallerName = Annotated[str, Depends(_caller_name)]
+"""Whom a request comes from; empty where nobody has to log in."""
+
+
+def may_reject(request: Request) -> bool:
+    """Tell whether a rejection note (IHE IOCM) of this caller may delete what it names."""
+    caller = caller_of(request)
+    return caller is not None and "administer" in caller.rights

@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from cbmir_node.config import HttpSettings
 from cbmir_node.web.access.attempts import LoginAttempts
+from cbmir_node.web.access.origins import client_address
 from cbmir_node.web.access.passwords import is_password, nobodys_password_hash
 from cbmir_node.web.access.sessions import SESSION_COOKIE, Sessions
 from cbmir_node.web.problems import Problem
@@ -78,7 +79,7 @@ def router(settings: HttpSettings, sessions: Sessions) -> APIRouter:
 
         429 after several failures says in Retry-After when to try again.
         """
-        await door.check(request.client.host if request.client else "", credentials)
+        await door.check(client_address(request, settings), credentials)
         sessions.close(request.cookies.get(SESSION_COOKIE, ""))
         rights = frozenset(settings.users[credentials.name].rights)
         response = Response(status_code=204)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cbmir_node.config import HttpSettings
@@ -26,7 +28,7 @@ class Origins:
 
     What a page elsewhere sends without rebinding is told by Sec-Fetch-Site, or in an older
     browser by Origin. A link that is followed is fine, and so are the origins configured for
-    DICOMweb. A request with an Authorization header was not made by a browser on its own.
+    DICOMweb. A request with a token was not made by a browser on its own.
 
     A proxy may tell in X-Forwarded-Proto that the caller speaks TLS with it.
 
@@ -95,9 +97,23 @@ def _for_other_origins(send: Send) -> Send:
     return send_shared
 
 
+def client_address(request: Request, settings: HttpSettings) -> str:
+    """Return the address of who asks.
+
+    Behind a proxy it is the last entry of X-Forwarded-For (the proxy's own; those before it can be
+    anybody's), when the connection comes from this machine and the entry is an address.
+    """
+    peer = request.client.host if request.client else ""
+    if settings.behind_proxy and _is_address(peer) and ipaddress.ip_address(peer).is_loopback:
+        told = ",".join(request.headers.getlist("x-forwarded-for")).rpartition(",")[2].strip()
+        return told if _is_address(told) else peer
+    return peer
+
+
 def _check_page(headers: Headers, method: str) -> None:
     """Refuse what the page of another origin sends."""
-    if "authorization" in headers:
+    # a browser sends a password on its own, and a token only for a page that may
+    if headers.get("authorization", "").lower().startswith("bearer "):
         return
     site = headers.get("sec-fetch-site")
     if site is not None:
@@ -108,7 +124,7 @@ def _check_page(headers: Headers, method: str) -> None:
         foreign = (
             method not in SAFE_METHODS
             and origin is not None
-            and origin.partition("://")[2].lower() != headers["host"].lower()
+            and _host_of(origin) != headers["host"].lower()
         )
     if foreign:
         raise Problem(
@@ -127,6 +143,14 @@ def _cross_origin(app: ASGIApp, origins: Iterable[str]) -> ASGIApp:
         allow_headers=("Accept", "Authorization", "Content-Type", "If-None-Match"),
         expose_headers=("Content-Location", "ETag", "Warning"),
     )
+
+
+def _host_of(origin: str) -> str:
+    """Return host and port; empty for what is no URL."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _is_dicomweb(path: str) -> bool:

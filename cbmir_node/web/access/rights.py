@@ -32,6 +32,15 @@ _Session = Annotated[
 ]
 
 
+async def _may_do_something(request: Request, _token: _Token, _session: _Session) -> None:
+    """Refuse callers without any right."""
+    caller = caller_of(request)
+    if caller is None:
+        raise not_authenticated()
+    if not caller.rights:
+        raise Problem(403, f"{caller.name} has no rights: they are given in http.users or tokens")
+
+
 async def _may_read(request: Request, _token: _Token, _session: _Session) -> None:
     """Refuse callers without the right ``read``."""
     _require("read", request)
@@ -67,6 +76,7 @@ def not_authenticated() -> Problem:
     )
 
 
+MAY_DO_SOMETHING = Depends(_may_do_something)
 MAY_READ = Depends(_may_read)
 MAY_STORE = Depends(_may_store)
 MAY_ADMINISTER = Depends(_may_administer)

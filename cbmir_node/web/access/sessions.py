@@ -12,11 +12,13 @@ from cbmir_node.web.access.tokens import new_token, token_sha256
 
 SESSION_COOKIE = "cbmir_session"
 _SESSIONS_OF_ONE_USER = 20
+_LONGEST_S = 86400.0
 
 
 @dataclass
 class _Session:
     caller: Caller
+    opened: float
     used: float
 
 
@@ -26,7 +28,7 @@ class Sessions:
     Parameters
     ----------
     idle_s : float
-        After so many seconds without a request a login is over.
+        After so many seconds without a request a login is over; after a day in any case.
     """
 
     def __init__(self, idle_s: float) -> None:
@@ -38,22 +40,22 @@ class Sessions:
         """Start a login and return its token; the user's oldest ends where there are too many."""
         token = new_token()
         caller = Caller(name, rights, csrf_token=new_token())
+        now = time.monotonic()
         with self._lock:
-            self._forget_idle()
+            self._forget_ended()
             mine = [key for key, held in self._sessions.items() if held.caller.name == name]
             for key in mine[: max(0, len(mine) + 1 - _SESSIONS_OF_ONE_USER)]:
                 del self._sessions[key]
-            self._sessions[token_sha256(token)] = _Session(caller, time.monotonic())
+            self._sessions[token_sha256(token)] = _Session(caller, now, now)
         return token
 
     def caller(self, token: str) -> Caller | None:
         """Return whose login it is, and count it as used."""
         with self._lock:
             session = self._sessions.get(token_sha256(token))
-            now = time.monotonic()
-            if session is None or now - session.used > self._idle_s:
+            if session is None or self._has_ended(session):
                 return None
-            session.used = now
+            session.used = time.monotonic()
             return session.caller
 
     def close(self, token: str) -> None:
@@ -61,6 +63,11 @@ class Sessions:
         with self._lock:
             self._sessions.pop(token_sha256(token), None)
 
-    def _forget_idle(self) -> None:
-        oldest = time.monotonic() - self._idle_s
-        self._sessions = {key: held for key, held in self._sessions.items() if held.used >= oldest}
+    def _has_ended(self, session: _Session) -> bool:
+        now = time.monotonic()
+        return now - session.used > self._idle_s or now - session.opened > _LONGEST_S
+
+    def _forget_ended(self) -> None:
+        self._sessions = {
+            key: held for key, held in self._sessions.items() if not self._has_ended(held)
+        }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -13,6 +12,8 @@ from starlette.requests import ClientDisconnect
 from cbmir_node.catalog.query.images import describe_images
 from cbmir_node.errors import UploadError
 from cbmir_node.presentation.examples import LIFETIME_S, TemporaryExample
+from cbmir_node.presentation.uploads import Upload
+from cbmir_node.web.access.callers import CallerName, may_reject
 from cbmir_node.web.access.rights import MAY_STORE
 from cbmir_node.web.api.fields import Answer, FrameNumber, PatientAndStudy, Prediction, Token
 from cbmir_node.web.api.frames import (
@@ -63,30 +64,36 @@ def router(services: WebServices) -> APIRouter:
 
     @routes.post("", status_code=201, openapi_extra=_BODY, responses=_REFUSALS)
     async def drop(
-        request: Request, name: FileName = "", modality: ModalityOfPictures = ""
+        request: Request,
+        caller: CallerName,
+        name: FileName = "",
+        modality: ModalityOfPictures = "",
     ) -> DroppedFile:
         """Take a DICOM, PNG or JPEG file as an example; it is embedded and not stored."""
-        async with contextmanager_in_threadpool(services.examples.receive()) as file:
-            if not await _write_body(request, file):
-                raise UploadError("the file is empty; send a DICOM, PNG or JPEG file")
-            dropped = await run_in_threadpool(services.examples.add, file, name, modality)
+        async with contextmanager_in_threadpool(services.examples.receive()) as upload:
+            await _write_body(request, upload)
+            dropped = await run_in_threadpool(
+                services.examples.add, upload.path, name, modality, caller
+            )
         return await run_in_threadpool(_described, dropped, services)
 
     @routes.get("/{token}")
-    def dropped_file(token: Token) -> DroppedFile:
+    def dropped_file(token: Token, caller: CallerName) -> DroppedFile:
         """Describe a dropped file."""
-        return _described(services.examples.get(token), services)
+        return _described(services.examples.get(token, caller), services)
 
     @routes.delete("/{token}", status_code=204)
-    def forget(token: Token) -> None:
+    def forget(token: Token, caller: CallerName) -> None:
         """Forget a dropped file."""
-        services.examples.remove(token)
+        services.examples.remove(token, caller)
 
     @routes.post("/{token}/store", dependencies=[MAY_STORE])
-    def store(token: Token) -> StoredFile:
+    def store(request: Request, token: Token, caller: CallerName) -> StoredFile:
         """Store a dropped file for good, as if it had been sent."""
-        study = services.examples.get(token).attributes.get("StudyInstanceUID", "")
-        receipt = services.examples.store(token, services.intake)
+        study = services.examples.get(token, caller).attributes.get("StudyInstanceUID", "")
+        receipt = services.examples.store(
+            token, services.intake, caller, may_reject=may_reject(request)
+        )
         return StoredFile(
             sop_instance_uid=receipt.sop_instance_uid,
             study_instance_uid=study,
@@ -101,44 +108,47 @@ def _add_frames(routes: APIRouter, services: WebServices) -> None:
     """Add what shows single frames."""
 
     @routes.get("/{token}/frames/{frame_number}/thumbnail", **PICTURE)
-    def thumbnail(token: Token, frame_number: FrameNumber) -> Response:
+    def thumbnail(token: Token, frame_number: FrameNumber, caller: CallerName) -> Response:
         """Return a small picture of a frame."""
-        return picture_answer(services.examples.thumbnail(token, frame_number))
+        return picture_answer(services.examples.thumbnail(token, frame_number, caller))
 
     @routes.get("/{token}/frames/{frame_number}/values", **VALUES)
     def values(
-        token: Token, frame_number: FrameNumber, longest_side: LongestSide = 1024
+        token: Token,
+        frame_number: FrameNumber,
+        caller: CallerName,
+        longest_side: LongestSide = 1024,
     ) -> Response:
         """Return a frame's values, for a viewer that changes the window itself."""
-        return values_answer(services.examples.values(token, frame_number, longest_side))
+        return values_answer(services.examples.values(token, frame_number, longest_side, caller))
 
     @routes.get("/{token}/frames/{frame_number}/saliency", **OVERLAY)
-    def saliency(token: Token, frame_number: FrameNumber) -> Response:
+    def saliency(token: Token, frame_number: FrameNumber, caller: CallerName) -> Response:
         """Return where the model looked, to lay over the picture."""
-        path = services.examples.get(token).path
+        path = services.examples.get(token, caller).path
         return overlay_answer(services.explanations.saliency(path, frame_number))
 
     @routes.get("/{token}/frames/{frame_number}/predictions")
-    def predictions(token: Token, frame_number: FrameNumber) -> list[Prediction]:
+    def predictions(
+        token: Token, frame_number: FrameNumber, caller: CallerName
+    ) -> list[Prediction]:
         """Return what the model takes a frame for, best first."""
-        path = services.examples.get(token).path
+        path = services.examples.get(token, caller).path
         return predictions_answer(services.explanations.predictions(path, frame_number))
 
 
-async def _write_body(request: Request, file: Path) -> int:
-    """Write a request's body into a file as it comes, never held in memory; return its size.
+async def _write_body(request: Request, upload: Upload) -> None:
+    """Write a request's body into a file as it comes, never held in memory.
 
     How long it may be and take is `web.safety.request_bodies`' matter.
     """
-    size = 0
-    with file.open("wb") as handle:
-        try:
-            async for part in request.stream():
-                size += len(part)
-                await run_in_threadpool(handle.write, part)  # a slow disk delays nobody else
-        except ClientDisconnect as error:
-            raise Problem(400, "the upload broke off; send the file again") from error
-    return size
+    try:
+        async for part in request.stream():
+            await run_in_threadpool(upload.write, part)  # a slow disk delays nobody else
+    except ClientDisconnect as error:
+        raise Problem(400, "the upload broke off; send the file again") from error
+    if not upload.size:
+        raise UploadError("the file is empty; send a DICOM, PNG or JPEG file")
 
 
 def _described(dropped: TemporaryExample, services: WebServices) -> DroppedFile:

@@ -24,6 +24,7 @@ from cbmir_node.search.query import (
     SimilarityAnswer,
     SimilarityQuery,
 )
+from cbmir_node.web.access.callers import CallerName
 from cbmir_node.web.api.fields import Answer, StoredImage, Token
 from cbmir_node.web.parameters import LEVEL_OF_NAME, LevelName, Uid
 from cbmir_node.web.services import WebServices
@@ -84,7 +85,9 @@ class SimilarRequest(_Asked):
     )
     minimum_age: Age | None = None
     maximum_age: Age | None = None
-    minimum_similarity: float = Field(0.0, ge=0, le=1, allow_inf_nan=False)
+    minimum_similarity: float = Field(
+        0.0, ge=0, le=1, allow_inf_nan=False, description="limits `similarity_to_examples`"
+    )
     thumbnails: bool = Field(
         False, description="whether results bring their thumbnail along, which spares as many calls"
     )
@@ -94,7 +97,12 @@ class SimilarResult(StoredImage):
     """A similar case, described by its image that is most like the examples."""
 
     rank: int = Field(ge=1)
-    similarity: float = Field(ge=0, le=1)
+    similarity: float = Field(
+        ge=0, le=1, description="what is ranked by; on a scale of its own with negative examples"
+    )
+    similarity_to_examples: float = Field(
+        ge=0, le=1, description="to `examples` alone; the same without negative examples"
+    )
     label: str | None = Field(description="what the model takes the image for")
     probability: float | None
     thumbnail: str | None = Field(
@@ -132,10 +140,10 @@ def router(services: WebServices) -> APIRouter:
     routes = APIRouter()
 
     @routes.post("/similar")
-    def similar(asked: SimilarRequest) -> SimilarAnswer:
+    def similar(asked: SimilarRequest, caller: CallerName) -> SimilarAnswer:
         """Find the studies, series or images most like the examples."""
         started = time.perf_counter()
-        ranking = services.search.answer(_query(asked, services))
+        ranking = services.search.answer(_query(asked, services, caller))
         return SimilarAnswer(
             level=asked.level,
             model=ranking.model,
@@ -147,11 +155,11 @@ def router(services: WebServices) -> APIRouter:
     return routes
 
 
-def _query(asked: SimilarRequest, services: WebServices) -> SimilarityQuery:
+def _query(asked: SimilarRequest, services: WebServices, caller: str) -> SimilarityQuery:
     _check(asked.filters)
     return SimilarityQuery(
-        examples=[_example(one, services) for one in asked.examples],
-        negative_examples=[_example(one, services) for one in asked.negative_examples],
+        examples=[_example(one, services, caller) for one in asked.examples],
+        negative_examples=[_example(one, services, caller) for one in asked.negative_examples],
         level=LEVEL_OF_NAME[asked.level],
         k=asked.k,
         method=asked.method,
@@ -168,9 +176,9 @@ def _query(asked: SimilarRequest, services: WebServices) -> SimilarityQuery:
     )
 
 
-def _example(named: StoredExample | DroppedExample, services: WebServices) -> Example:
+def _example(named: StoredExample | DroppedExample, services: WebServices, caller: str) -> Example:
     if isinstance(named, DroppedExample):
-        return services.examples.get(named.token).example
+        return services.examples.get(named.token, caller).example
     return Example(LEVEL_OF_NAME[named.level], named.uid)
 
 
@@ -207,6 +215,7 @@ def _results(
             frame_number=match.matched_frame_number,
             rank=match.rank,
             similarity=min(1.0, max(0.0, match.similarity)),
+            similarity_to_examples=min(1.0, max(0.0, match.similarity_to_examples)),
             label=match.label,
             probability=match.probability,
             thumbnail=b64encode(pictures[frame]).decode() if frame in pictures else None,

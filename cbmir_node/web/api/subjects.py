@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path
 from pydantic import Field
 
+from cbmir_node.catalog.query.covers import cover_image, first_object
 from cbmir_node.catalog.query.images import describe_images, images_of_series
 from cbmir_node.catalog.query.subjects import SubjectState, prediction_of, subject_state
 from cbmir_node.errors import SelectionError
@@ -15,18 +16,24 @@ from cbmir_node.web.parameters import LEVEL_OF_NAME, LevelName, Uid
 from cbmir_node.web.services import WebServices
 
 _MOST_IMAGES = 20_000
-_WAITS = "it waits to be embedded; look again in a moment"
 
 
 class Subject(StoredImage):
-    """A study, series or image, described by the image that stands for it."""
+    """A study, series or image, described by the image that stands for it.
+
+    What has no image, as a report, is described by its first object; `images` is then 0 and there
+    is no picture to ask for.
+    """
 
     level: LevelName
     uid: str
     instances: int = Field(description="objects of the study or series; 1 for an image")
+    images: int = Field(description="those of them that are images")
     embedded: bool = Field(description="whether it can be an example")
-    reason: str = Field(description="why it cannot; empty when it can")
-    state: Literal["", "pending", "no_pixels", "failed"] = Field(description="likewise")
+    state: Literal["", "pending", "no_pixels", "failed", "skipped"] = Field(
+        description="why nothing of it has a vector of its own; empty when something has"
+    )
+    reason: str = Field(description="the same in words")
     predictions: list[Prediction] = Field(
         description="what the model takes that image for; the best class only"
     )
@@ -72,8 +79,12 @@ def router(services: WebServices) -> APIRouter:
 def _described(
     level: LevelName, uid: str, state: SubjectState, model: int, services: WebServices
 ) -> Subject:
-    sop_instance_uid, frame_number = services.pictures.cover(LEVEL_OF_NAME[level], uid)
     catalog = services.stores.catalog
+    cover = cover_image(catalog, LEVEL_OF_NAME[level], uid)
+    sop_instance_uid, frame_number = cover or (
+        first_object(catalog, LEVEL_OF_NAME[level], uid) or "",
+        1,
+    )
     images = describe_images(catalog, [sop_instance_uid])
     if sop_instance_uid not in images:
         raise SelectionError(f"the {level} {uid} was removed just now; look for it again")
@@ -84,9 +95,10 @@ def _described(
         level=level,
         uid=uid,
         instances=state.instances,
+        images=state.images,
         embedded=state.embedded > 0,
         state=state.state,
-        reason=_WAITS if state.state == "pending" else state.reason,
+        reason=state.reason,
         predictions=[Prediction(label=prediction[0], probability=prediction[1])]
         if prediction
         else [],

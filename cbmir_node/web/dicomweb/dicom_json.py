@@ -11,6 +11,7 @@ from typing import Any
 from pydicom import DataElement, Dataset
 from pydicom.dataelem import RawDataElement
 
+from cbmir_node.errors import InvalidObjectError
 from cbmir_node.web.dicomweb.media_types import JSON_TYPES
 from cbmir_node.web.dicomweb.plain_elements import plain_json
 
@@ -27,6 +28,9 @@ DATA_SETS: dict[str, Any] = {
 }
 """How OpenAPI is told of a response in DICOM JSON."""
 
+MOST_ELEMENTS = 100_000
+"""Elements and items of a data set, at most: each takes some 40 microseconds and 2 kB."""
+
 _LARGEST_INLINE = 1024
 _CHUNK_CHARACTERS = 1 << 16
 _NOT_FINITE = {"nan": "NaN", "inf": "inf", "-inf": "-inf"}
@@ -37,6 +41,8 @@ _log = logging.getLogger(__name__)
 def json_dataset(dataset: Dataset, bulk_data_uri: BulkDataUri | None = None) -> JsonDataset:
     """Return the DICOM JSON model of a data set.
 
+    Raises an `InvalidObjectError` where there are more than `MOST_ELEMENTS`.
+
     Elements whose values cannot be read are left out, as are group lengths (F.2.2).
 
     Parameters
@@ -45,22 +51,35 @@ def json_dataset(dataset: Dataset, bulk_data_uri: BulkDataUri | None = None) -> 
     bulk_data_uri : callable, optional
         Returns the URL of a large binary value; without it all are written inline.
     """
-    return _json_items(dataset, bulk_data_uri, "")
+    return _json_items(dataset, bulk_data_uri, "", iter(range(MOST_ELEMENTS)))
 
 
-def _json_items(dataset: Dataset, bulk_data_uri: BulkDataUri | None, above: str) -> JsonDataset:
+def too_many_elements() -> InvalidObjectError:
+    """Return the error of a data set that would take too long to describe."""
+    return InvalidObjectError(
+        f"it has more than {MOST_ELEMENTS} elements and items; retrieve the object itself"
+    )
+
+
+def _json_items(
+    dataset: Dataset, bulk_data_uri: BulkDataUri | None, above: str, left: Iterator[int]
+) -> JsonDataset:
     found = {}
+    if next(left, None) is None:
+        raise too_many_elements()
     for tag, element in sorted((int(tag), element) for tag, element in dataset.items()):
+        if next(left, None) is None:
+            raise too_many_elements()
         if tag & 0xFFFF == 0:
             continue
         name = f"{tag:08X}"
         plain = plain_json(element) if isinstance(element, RawDataElement) else None
         if plain is not None:
-            found[name] = _as_json(plain)
+            found[name] = _finite(plain)
             continue
         try:
-            found[name] = _json_element(dataset[tag], bulk_data_uri, above + name)
-        except RecursionError:
+            found[name] = _json_element(dataset[tag], bulk_data_uri, above + name, left)
+        except (InvalidObjectError, RecursionError):
             raise
         except Exception as error:  # pydicom raises many kinds on values that break their VR
             _log.debug("%s is left out: %s", above + name, error)
@@ -68,33 +87,37 @@ def _json_items(dataset: Dataset, bulk_data_uri: BulkDataUri | None, above: str)
 
 
 def _json_element(
-    element: DataElement, bulk_data_uri: BulkDataUri | None, path: str
+    element: DataElement, bulk_data_uri: BulkDataUri | None, path: str, left: Iterator[int]
 ) -> dict[str, Any]:
     if element.VR == "SQ":
         items = [
-            _json_items(item, bulk_data_uri, f"{path}/{number}/")
+            _json_items(item, bulk_data_uri, f"{path}/{number}/", left)
             for number, item in enumerate(element.value, start=1)
         ]
         return {"vr": "SQ", "Value": items} if items else {"vr": "SQ"}
+    if element.VM > 1 and "" in element.value:
+        return _with_nulls(element)
     is_large = element.VR in BULK_VRS and len(element.value or b"") > _LARGEST_INLINE
     if bulk_data_uri is not None and is_large:
         return {"vr": element.VR, "BulkDataURI": bulk_data_uri(path)}
-    return _as_json(element.to_json_dict(None, 0))
+    return _finite(element.to_json_dict(None, 0))
 
 
-def _as_json(described: dict[str, Any]) -> dict[str, Any]:
-    """Write numbers that JSON does not have as strings (F.2.3), empty values as null (F.2.5)."""
+def _finite(described: dict[str, Any]) -> dict[str, Any]:
+    """Write numbers that JSON does not have as PS3.18 F.2.3 wants them: as strings."""
     values = described.get("Value", [])
     if any(isinstance(value, float) and not math.isfinite(value) for value in values):
         described["Value"] = [_NOT_FINITE.get(str(value), value) for value in values]
-    if any(_is_empty(value) for value in values):
-        described["Value"] = [None if _is_empty(value) else value for value in values]
     return described
 
 
-def _is_empty(value: object) -> bool:
-    """Tell whether a value is no text, or a person's name without any."""
-    return value == "" or (isinstance(value, dict) and not any(value.values()))
+def _with_nulls(element: DataElement) -> dict[str, Any]:
+    """Write values of which some are empty and so null (F.2.5), which pydicom does not write."""
+    filled = [value for value in element.value if value != ""]
+    described = _finite(DataElement(element.tag, element.VR, filled).to_json_dict(None, 0))
+    values = iter(described.get("Value", []))
+    described["Value"] = [None if value == "" else next(values) for value in element.value]
+    return described
 
 
 def in_order(described: JsonDataset) -> JsonDataset:

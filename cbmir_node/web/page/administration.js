@@ -1,9 +1,10 @@
 // The administration page: asks every few seconds, and changes only what changed.
 
 import { getJson, getNode, postJson } from "./api.js";
+import { showDestinations } from "./destinations.js";
 import { byId, element, facts } from "./elements.js";
 import { fillHeader } from "./header.js";
-import { messageOf, notice, noticeOf, standingMessage } from "./notices.js";
+import { messageOf, notice, noticeOf, sentence, standingMessage } from "./notices.js";
 import { ratePlot } from "./plot.js";
 import { counted } from "./wording.js";
 
@@ -151,6 +152,7 @@ function failureRow({ reason, example_study_instance_uid: study, example_sop_ins
 function fillFailures(failures) {
   byId("no-failures").hidden = failures.length > 0;
   byId("failures-table").hidden = failures.length === 0;
+  byId("failures-told").hidden = failures.length === 0;
   byId("retry-all").hidden = failures.filter((failure) => failure.can_be_retried !== false).length < 2;
   fillRows(byId("failures"), failures, (failure) => failure.reason ?? "", failureRow, (row, failure) => {
     setText(row.cells[1], formats.count(failure.instances));
@@ -202,12 +204,12 @@ function fill(told) {
   fillFailures(told.failures);
   fillModel(told.model ?? {});
   fillDisk(told.disk);
+  showDestinations(told.destinations ?? []);
   fillErrors(told.errors);
-  fillProblems(
-    told.problems.length
-      ? told.problems.map((problem) => standingMessage("The node is not ready", problem, { kind: "bad" }))
-      : [],
-  );
+  fillProblems([
+    ...told.problems.map((text) => standingMessage("The node is not ready", text, { kind: "bad" })),
+    ...(told.notices ?? []).map((text) => standingMessage(sentence(text), "", { kind: "warning" })),
+  ]);
 }
 
 let paused = false;

@@ -1,23 +1,24 @@
 // The page as a whole: the address says what is shown, everything a reader does changes the address.
 
-import { getJson, getNode } from "./api.js";
+import { getNode } from "./api.js";
 import { addressOf, keyOf, readAddress } from "./address.js";
+import { exampleOf } from "./card.js";
 import { ChoicesForm } from "./choices.js";
 import { startDropping } from "./drop.js";
 import { byId, element } from "./elements.js";
 import { Feedback } from "./feedback.js";
 import { FiltersForm } from "./filters.js";
 import { StudyFinder } from "./find.js";
-import { coverOf, frameAddress } from "./frames.js";
 import { fillHeader } from "./header.js";
 import { startKeys } from "./keys.js";
 import { messageOf } from "./notices.js";
 import { QueryPanel } from "./query.js";
-import { ResultsGrid, exampleOf } from "./results.js";
+import { ResultsGrid } from "./results.js";
 import { startSaliency } from "./saliency.js";
 import { PLURALS, SimilaritySearch } from "./search.js";
+import { DescribedSubject } from "./subject.js";
 import { Viewer } from "./viewer.js";
-import { namedModality, patientOf } from "./wording.js";
+import { kindOf, namedModality } from "./wording.js";
 
 const TITLE = "Similar cases · cbmir-node";
 
@@ -25,8 +26,7 @@ const TITLE = "Similar cases · cbmir-node";
 class Page {
   #state = readAddress(location.search);
   #rounds = [{ plus: [], minus: [] }];
-  #subject = null; // what the node says of the query
-  #subjectRequest = null;
+  #shown = null; // key of the query that is shown
   #searching = null; // settles when the newest question is answered
   #linked = false;
   #focusesAnswer = false;
@@ -39,23 +39,32 @@ class Page {
     this.panel = new QueryPanel(
       rights.includes("store"),
       (subject) => this.#start(subject),
-      (subject) => {
-        this.#subject = subject;
-      },
+      (subject) => this.subject.replace(subject),
     );
+    this.subject = new DescribedSubject(this.panel, {
+      described: (subject) => this.#takeSubject(subject),
+      failed: (error) => this.#loseSubject(error),
+      rest: () => this.#searching,
+    });
     this.choices = new ChoicesForm(node, (choices) => this.#go({ choices, view: 0 }));
-    this.filters = new FiltersForm((filters) => this.#go({ filters, view: 0 }, { replace: true }));
+    this.filters = new FiltersForm(node.defaults.by_class, (filters) =>
+      this.#go({ filters, view: 0 }, { replace: true }),
+    );
     this.grid = new ResultsGrid(
       (result) => this.#go({ view: result.rank }),
       (result, sign) => this.#mark(result, sign),
     );
     this.search = new SimilaritySearch(node.defaults.results, this.grid, {
       answered: () => this.#showAnswer(),
-      again: () => this.#search(),
+      again: () => {
+        this.subject.update();
+        this.#search();
+      },
       unfiltered: () => this.filters.clear(),
       anew: () => this.#go({ subject: null, find: {}, plus: [], minus: [], view: 0 }),
     });
     this.feedback = new Feedback(
+      this.grid.has,
       () => this.#showMarks(),
       (round, rounds) => {
         this.#focusesAnswer = true; // what had the focus is gone
@@ -73,7 +82,7 @@ class Page {
       this.#go({ level: event.target.value, view: 0 }),
     );
     byId("query-picture").addEventListener("click", () => {
-      if (this.#subject) this.viewer.show(this.#subject, null, [], this.#level());
+      if (this.subject.known) this.viewer.show(this.subject.known, null, [], this.#level());
     });
     startSaliency(Boolean(node.model?.has_saliency));
     startDropping(node.max_example_bytes, (example) => this.#start({ token: example.token }, {}));
@@ -127,9 +136,16 @@ class Page {
     const { subject, find, filters, choices } = this.#state;
     byId("start").hidden = Boolean(subject);
     byId("workspace").hidden = !subject;
+    byId("skip-to-results").hidden = !subject;
+    const key = subject ? keyOf(subject) : "";
+    const [before, moved] = [this.#shown, ![null, key].includes(this.#shown)];
+    this.#shown = key;
     if (!subject) {
       this.#leave();
-      this.finder.show(find).then((studies) => this.#followLink(studies));
+      this.finder.show(find).then((studies) => {
+        this.#followLink(studies);
+        if (moved) this.finder.focus(before.replace("study:", ""));
+      });
       return;
     }
     this.filters.show(filters);
@@ -137,81 +153,41 @@ class Page {
     byId("level").querySelector(`[value=${this.#level()}]`).checked = true;
     byId("answers-title").textContent = `Similar ${PLURALS[this.#level()]}`;
     this.feedback.show(this.#rounds);
-    this.#showSubject();
+    if (this.subject.show(subject)) {
+      byId("workspace").classList.remove("gone");
+      this.search.forget();
+    }
     this.#search();
     this.#showViewer();
+    if (moved) byId("answers-title").focus({ preventScroll: true });
   }
 
   #leave() {
-    this.#subjectRequest?.abort();
-    this.#subjectRequest = null;
-    this.#subject = null;
+    this.subject.forget();
     this.search.forget();
     this.viewer.close();
     this.feedback.clear();
     document.title = TITLE;
   }
 
-  async #showSubject() {
-    const { subject } = this.#state;
-    const key = keyOf(subject);
-    if (this.#subjectRequest?.key === key) return;
-    this.#subjectRequest?.abort();
-    const request = Object.assign(new AbortController(), { key });
-    this.#subjectRequest = request;
-    this.#subject = null;
-    this.panel.showWaiting();
-    this.search.forget();
-    try {
-      const known = await this.panel.fetch(subject, request.signal);
-      if (request !== this.#subjectRequest) return;
-      this.#takeSubject(known, request.signal);
-      this.#showViewer();
-      if (this.#state.filters.same_class) this.#search();
-    } catch (error) {
-      if (error.name !== "AbortError") this.panel.showProblem(error);
-    }
-  }
-
-  #takeSubject(subject, signal) {
-    this.#subject = subject;
-    this.panel.show(subject);
-    document.title = `${subject.token ? subject.name : patientOf(subject)} · ${TITLE}`;
+  #takeSubject(subject) {
     const [best] = subject.predictions ?? [];
+    document.title = `${kindOf({ ...best, ...subject })} · ${TITLE}`; // no names: titles are logged
     this.filters.showClass(best?.label, best?.probability);
     this.filters.offerBodyParts([subject.body_part_examined]);
-    this.#completeSubject(subject, signal);
+    this.search.explain(subject);
+    this.#showViewer();
+    if (this.#state.filters.same_class) this.#search();
   }
 
-  /** What the network takes it for is known once it is embedded. */
-  async #describeAgain() {
-    const { signal } = this.#subjectRequest;
-    try {
-      this.#takeSubject(await this.panel.fetch(this.#state.subject, signal), signal);
-    } catch {
-      // it stays as it was described
-    }
-  }
-
-  /** What may come later: all class probabilities, and the series of the study. */
-  async #completeSubject(subject, signal) {
-    await this.#searching; // the results come first: both take the node's processors
-    if (signal.aborted) return;
-    this.panel.showParts(subject, signal).catch(() => {
-      // the study can be compared as a whole without them
-    });
-    if (subject.token || subject.predictions?.length !== 1 || subject.kept === false) return;
-    getJson(frameAddress(coverOf(subject), "predictions"), { signal }).then(
-      (predictions) => {
-        subject.predictions = predictions;
-        this.panel.showClasses(predictions);
-      },
-      () => {}, // the best class is shown already
-    );
+  #loseSubject({ status }) {
+    if (status !== 404) return;
+    byId("workspace").classList.add("gone");
+    if (this.#state.subject.token) this.search.tellForgotten();
   }
 
   #search() {
-    this.#searching = this.search.ask({ ...this.#state, level: this.#level() }, this.#subject);
+    this.#searching = this.search.ask({ ...this.#state, level: this.#level() }, this.subject.known);
   }
 
   #showAnswer() {
@@ -220,7 +196,8 @@ class Page {
     this.filters.offerBodyParts(results.map((result) => result.body_part_examined));
     if (this.#focusesAnswer) this.grid.focus();
     this.#focusesAnswer = false;
-    if (this.#subject?.embedded === false) this.#describeAgain();
+    this.feedback.showLost();
+    if (this.subject.known?.embedded === false) this.subject.update();
     this.#showViewer();
   }
 
@@ -242,8 +219,8 @@ class Page {
       return;
     }
     const result = this.search.answer?.results.find(({ rank }) => rank === view);
-    if (!result || !this.#subject) return;
-    this.viewer.show(this.#subject, result, this.search.answer.results, this.search.answer.level);
+    if (!result || !this.subject.known) return;
+    this.viewer.show(this.subject.known, result, this.search.answer.results, this.search.answer.level);
     this.viewer.showMark(this.feedback.signOf, keyOf);
   }
 
@@ -271,6 +248,14 @@ class Page {
 }
 
 function followLinks(page) {
+  byId("skip-to-content").addEventListener("click", (event) => {
+    event.preventDefault(); // a fragment would be another address, and a step back
+    byId("main").focus();
+  });
+  byId("skip-to-results").addEventListener("click", (event) => {
+    event.preventDefault();
+    page.grid.focus();
+  });
   // links of the page are followed without loading it anew; with Ctrl they open a tab as ever
   addEventListener("click", (event) => {
     const link = event.target.closest("a[data-study], #new-search, #brand");

@@ -35,6 +35,7 @@ export function askedBy(choices) {
 export class ChoicesForm {
   #form = byId("choices-form");
   #defaults;
+  #hasClasses;
 
   /**
    * @param {object} node the answer of `GET /api/node`
@@ -58,7 +59,7 @@ export class ChoicesForm {
       space.append(element("option", { value }, spaceName(value)));
     }
     byId("space-field").hidden = (model?.spaces ?? []).length < 2;
-    byClass.closest("label").hidden = !model?.labels?.length;
+    this.#hasClasses = Boolean(model?.labels?.length);
     this.#form.addEventListener("submit", (event) => event.preventDefault());
     this.#form.addEventListener("change", () => changed(this.#read()));
   }
@@ -83,6 +84,9 @@ export class ChoicesForm {
     method.value = now.method;
     space.value = now.space;
     byClass.checked = now.by_class === "yes";
+    // the filters offer the same; here it can be taken back where the configuration asks for it
+    const asked = this.#defaults.by_class === "yes" || Boolean(choices.by_class);
+    byClass.closest("label").hidden = !(this.#hasClasses && asked);
     samePatient.checked = now.same_patient === "yes";
   }
 }

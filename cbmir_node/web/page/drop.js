@@ -13,62 +13,114 @@ async function isPicture(file) {
   return begins(0x89, 0x50, 0x4e, 0x47) || begins(0xff, 0xd8, 0xff);
 }
 
-/** Ask how a PNG or JPEG was made; resolves to "" when the user gives up. */
-function askModality(file) {
+/**
+ * Ask how a PNG or JPEG was made; resolves to "" when the user gives up, or `signal` has it given up.
+ */
+function askModality(file, signal) {
   const dialog = byId("modality-dialog");
+  const choice = byId("file-modality");
   byId("modality-file").textContent = file.name || "The picture";
+  choice.value = ""; // the last picture's modality says nothing of this one
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise((resolve) => {
-    const done = () => resolve(dialog.returnValue ? byId("file-modality").value : "");
-    dialog.addEventListener("close", done, { once: true });
+    const done = () => {
+      if (dialog.open) return; // the event of an earlier closing, and asked again since
+      dialog.removeEventListener("close", done);
+      resolve(dialog.returnValue ? choice.value : "");
+    };
+    dialog.addEventListener("close", done);
+    signal.addEventListener("abort", () => {
+      dialog.removeEventListener("close", done);
+      dialog.close();
+      resolve("");
+    });
   });
 }
 
-function showBusy(name, cancel) {
-  const veil = byId("drop-veil");
-  veil.replaceChildren(
-    element("span", { class: "spinner" }),
-    element("p", { role: "status" }, `Looking at ${name}…`),
-    element("button", { class: "button", type: "button", on: { click: cancel } }, "Cancel"),
-  );
-  veil.removeAttribute("aria-hidden");
-  veil.classList.add("busy");
-  veil.hidden = false;
+const veil = byId("drop-veil");
+
+function showVeil(busy, ...content) {
+  veil.replaceChildren(...content);
+  veil.classList.toggle("busy", busy);
+  // a dialog lies over the larger view too, which is one
+  if (!veil.open) veil.showModal();
 }
 
 function hideVeil() {
-  const veil = byId("drop-veil");
-  veil.hidden = true;
-  veil.classList.remove("busy");
-  veil.setAttribute("aria-hidden", "true");
-  veil.replaceChildren(element("p", {}, "Drop to find similar cases"));
+  if (veil.open) veil.close();
 }
 
-async function embed(file, limit) {
-  if (file.size > limit) {
-    const most = counted(Math.floor(limit / MIB), "MiB", "MiB");
-    notice(`${file.name} is too large: a file to search with may have ${most} at most.`, "bad");
-    return null;
-  }
-  const parameters = new URLSearchParams({ name: file.name || "pasted picture" });
-  if (await isPicture(file)) {
-    const modality = await askModality(file);
-    if (!modality) return null;
-    parameters.set("modality", modality);
-  }
-  const request = new AbortController();
-  showBusy(file.name || "the picture", () => request.abort());
-  try {
-    const response = await call(`api/examples?${parameters}`, {
-      method: "POST",
-      headers: { "Content-Type": "application/octet-stream" },
-      body: file,
-      signal: request.signal,
+async function upload(file, parameters, signal) {
+  const response = await call(`api/examples?${parameters}`, {
+    method: "POST",
+    headers: { "Content-Type": "application/octet-stream" },
+    body: file,
+    signal,
+  });
+  return response.json();
+}
+
+/** The one file that is being looked at: a newer one, Cancel and Back make it give up. */
+class Looking {
+  #request = null;
+  #limit;
+
+  /** @param {number} limit bytes */
+  constructor(limit) {
+    this.#limit = limit;
+    addEventListener("popstate", () => this.giveUp());
+    veil.addEventListener("cancel", (event) => {
+      event.preventDefault();
+      this.giveUp();
     });
-    return await response.json();
-  } finally {
+  }
+
+  /** Forget the file; what the node still answers counts no longer. */
+  giveUp() {
+    this.#request?.abort();
+    this.#request = null;
     hideVeil();
+  }
+
+  /** What the node says of a file; `null` when it was given up. */
+  async at(file) {
+    this.giveUp();
+    const request = new AbortController();
+    this.#request = request;
+    try {
+      const example = await this.#embedded(file, request.signal);
+      return request.signal.aborted ? null : example;
+    } finally {
+      if (this.#request === request) this.giveUp();
+    }
+  }
+
+  async #embedded(file, signal) {
+    if (file.size > this.#limit) {
+      const most = counted(Math.floor(this.#limit / MIB), "MiB", "MiB");
+      notice(`${file.name} is too large: a file to search with may have ${most} at most.`, "bad");
+      return null;
+    }
+    const parameters = new URLSearchParams({ name: file.name || "pasted picture" });
+    if (await isPicture(file)) {
+      if (signal.aborted) return null;
+      const modality = await askModality(file, signal);
+      if (!modality) return null;
+      parameters.set("modality", modality);
+    }
+    if (signal.aborted) return null;
+    showVeil(
+      true,
+      element("span", { class: "spinner" }),
+      element("p", { role: "status" }, `Looking at ${file.name || "the picture"}…`),
+      element(
+        "button",
+        { class: "button", type: "button", on: { click: () => this.giveUp() } },
+        "Cancel",
+      ),
+    );
+    return upload(file, parameters, signal);
   }
 }
 
@@ -79,12 +131,13 @@ async function embed(file, limit) {
  * @param {(example: object) => void} taken called with what the node says of the file
  */
 export function startDropping(limit, taken) {
+  const looking = new Looking(limit);
   const take = async (files) => {
     if (!files.length) return;
     clearNotices();
     if (files.length > 1) notice(`Searching with ${files[0].name}, the first of the files.`);
     try {
-      const example = await embed(files[0], limit);
+      const example = await looking.at(files[0]);
       if (example) taken(example);
     } catch (error) {
       noticeOf(error);
@@ -97,19 +150,20 @@ export function startDropping(limit, taken) {
     if (!hasFiles(event)) return;
     event.preventDefault();
     inside += 1;
-    byId("drop-veil").hidden = false;
+    if (!veil.open) showVeil(false, element("p", {}, "Drop to find similar cases"));
   });
   addEventListener("dragover", (event) => hasFiles(event) && event.preventDefault());
   addEventListener("dragleave", (event) => {
     if (!hasFiles(event)) return;
     inside = Math.max(inside - 1, 0);
-    if (!inside) hideVeil();
+    if (!inside && !veil.classList.contains("busy")) hideVeil();
   });
   addEventListener("drop", (event) => {
     if (!hasFiles(event)) return;
     event.preventDefault();
     inside = 0;
     hideVeil();
+    looking.giveUp();
     take([...event.dataTransfer.files]);
   });
   addEventListener("paste", (event) => take([...(event.clipboardData?.files ?? [])]));

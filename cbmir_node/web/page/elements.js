@@ -41,6 +41,16 @@ export function byId(id) {
   return document.getElementById(id);
 }
 
+/** Keep a `details` open where there is room, folded where there is not; readers may change it. */
+export function openWhere(details, media) {
+  const room = matchMedia(media);
+  const fold = () => {
+    details.open = room.matches;
+  };
+  room.addEventListener("change", fold);
+  fold();
+}
+
 /** Pairs of a definition list; pairs without a value are left out. */
 export function facts(list, pairs) {
   list.replaceChildren(

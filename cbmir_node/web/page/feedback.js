@@ -4,7 +4,7 @@ import { getJson } from "./api.js";
 import { keyOf } from "./address.js";
 import { byId, element, icon } from "./elements.js";
 import { frameAddress } from "./frames.js";
-import { counted, readableClass } from "./wording.js";
+import { counted, kindOf } from "./wording.js";
 
 const SIGNS = { plus: "Relevant", minus: "Not relevant" };
 
@@ -12,15 +12,18 @@ const SIGNS = { plus: "Relevant", minus: "Not relevant" };
 export class Feedback {
   #marks = new Map(); // key -> {sign, example}
   #frames = new Map(); // key -> {frame, name}: what a marked example looks like
+  #isShown;
   #changed;
   #go;
 
   /**
+   * @param {(key: string) => boolean} isShown whether an example is among the results in view
    * @param {() => void} changed called when a mark was set or taken away
    * @param {(round: {plus: object[], minus: object[]}, rounds: object[]) => void} go called when
    *   another round is to be shown, with it and all rounds up to it
    */
-  constructor(changed, go) {
+  constructor(isShown, changed, go) {
+    this.#isShown = isShown;
     this.#changed = changed;
     this.#go = go;
     byId("clear-marks").addEventListener("click", () => this.clear());
@@ -36,7 +39,7 @@ export class Feedback {
     if (this.#marks.get(key)?.sign === sign) this.#marks.delete(key);
     else {
       this.#marks.set(key, { sign, example });
-      this.#frames.set(key, { frame: result, name: readableClass(result.label) });
+      this.#frames.set(key, { frame: result, name: kindOf(result) });
     }
     this.#tell();
   }
@@ -66,9 +69,25 @@ export class Feedback {
     const parts = [];
     if (positive) parts.push(`${positive} relevant`);
     if (count > positive) parts.push(`${count - positive} not relevant`);
+    const hasRelevant = positive + (this.rounds?.at(-1).plus.length ?? 0) > 0;
+    if (!hasRelevant) parts.push("a relevant one helps more");
     byId("marks-count").textContent = parts.join(", ");
+    this.showLost();
     byId("search-again").textContent = `Search again with ${counted(count, "mark")}`;
     this.#changed();
+  }
+
+  /** Show the marks whose results are not in view, as those of another level or beyond a filter. */
+  showLost() {
+    const lost = [...this.#marks].filter(([key]) => !this.#isShown(key));
+    const chips = lost.map(([key, { sign, example }]) =>
+      this.#example(example, sign, "Take the mark away", () => {
+        this.#marks.delete(key);
+        this.#tell();
+      }),
+    );
+    byId("marks-lost").replaceChildren(...chips);
+    byId("marks-lost").hidden = !chips.length;
   }
 
   /**
@@ -108,15 +127,18 @@ export class Feedback {
         "ul",
         { class: "examples", "aria-label": "Searched with" },
         ...["plus", "minus"].flatMap((sign) =>
-          rounds.at(-1)[sign].map((one) => this.#example(one, sign)),
+          rounds
+            .at(-1)
+            [sign].map((one) =>
+              this.#example(one, sign, "Search without it", () => this.#without(keyOf(one))),
+            ),
         ),
       ),
       undo,
     );
   }
 
-  #example(example, sign) {
-    const key = keyOf(example);
+  #example(example, sign, meaning, pressed) {
     const picture = element("img", { alt: "" });
     const name = element("span", { class: "visually-hidden" }, SIGNS[sign]);
     const remove = element(
@@ -124,17 +146,17 @@ export class Feedback {
       {
         class: "example-remove",
         type: "button",
-        "aria-label": `Search without this ${SIGNS[sign].toLowerCase()} example`,
-        title: "Search without it",
+        "aria-label": `${SIGNS[sign]} example: ${meaning.toLowerCase()}`,
+        title: meaning,
       },
       picture,
       icon(sign),
     );
-    remove.addEventListener("click", () => this.#without(key));
+    remove.addEventListener("click", pressed);
     this.#describe(example).then(
       (known) => {
         picture.src = frameAddress(known.frame, "thumbnail");
-        remove.title = `${SIGNS[sign]}: ${known.name}. Search without it`;
+        remove.title = `${SIGNS[sign]}: ${known.name}. ${meaning}`;
       },
       () => picture.remove(),
     );
@@ -145,7 +167,7 @@ export class Feedback {
     const key = keyOf(example);
     if (!this.#frames.has(key)) {
       const subject = await getJson(`api/subjects/${example.level}/${example.uid}`);
-      const name = readableClass(subject.predictions?.[0]?.label);
+      const name = kindOf({ ...subject.predictions?.[0], ...subject });
       this.#frames.set(key, { frame: subject, name });
     }
     return this.#frames.get(key);

@@ -1,11 +1,17 @@
 // Which results may be shown; every change asks anew, a little after the last key or slide.
 
 import { FILTERS } from "./address.js";
-import { byId, debounced, element } from "./elements.js";
-import { percent, readableCode } from "./wording.js";
+import { byId, debounced, element, openWhere } from "./elements.js";
+import { percent, readableClass, readableCode } from "./wording.js";
 
 const SETTLED_MS = 200;
 const SAME_CLASS = "yes";
+
+const PROBLEMS = {
+  age: "Ages are whole years from 0 to 130.",
+  ages: "The second age is below the first.",
+  dates: "The second date is before the first.",
+};
 
 const plainDate = (date) => (date ?? "").replaceAll("-", "");
 
@@ -35,37 +41,45 @@ export function filtersAsked(filters, queryClass) {
 /** The form of the filters. */
 export class FiltersForm {
   #form = byId("filters");
-  #bodyParts = new Set();
+  #bodyParts = new Map(); // as it reads -> DICOM's code
+  #sameClassIsDefault;
 
-  /** @param {(filters: object) => void} changed called with those that are set */
-  constructor(changed) {
+  /**
+   * @param {boolean} sameClassIsDefault whether other classes are left out without a filter
+   * @param {(filters: object) => void} changed called with those that are set
+   */
+  constructor(sameClassIsDefault, changed) {
+    this.#sameClassIsDefault = sameClassIsDefault;
     const settled = debounced(() => changed(this.#read()), SETTLED_MS);
     this.#form.addEventListener("submit", (event) => event.preventDefault());
     this.#form.addEventListener("input", () => {
       this.#tellSimilarity();
       if (this.#isSound()) settled();
+      else settled.cancel(); // or the last change would be asked with this one
     });
     this.#form.addEventListener("reset", () => {
       settled.cancel();
       changed({});
     });
-    const wide = matchMedia("(min-width: 60rem)");
-    const unfold = () => {
-      byId("filters-box").open = wide.matches;
-    };
-    wide.addEventListener("change", unfold);
-    unfold();
+    openWhere(byId("filters-box"), "(min-width: 60rem)");
   }
 
+  /** Say in words what is wrong; the browser would only when a form is sent. */
   #isSound() {
-    let sound = true;
+    const { age_from: young, age_to: old, date_from: early, date_to: late } = this.#form.elements;
+    const reversed = young.value && old.value && Number(old.value) < Number(young.value);
+    old.setCustomValidity(reversed ? PROBLEMS.ages : "");
+    late.setCustomValidity(early.value && late.value && late.value < early.value ? PROBLEMS.dates : "");
+    const wrong = [...this.#form.elements].filter((field) => field.name && !field.validity.valid);
     for (const field of this.#form.elements) {
-      if (!field.name) continue;
-      const { valid } = field.validity;
-      field.setAttribute("aria-invalid", String(!valid));
-      sound &&= valid;
+      if (field.name) field.setAttribute("aria-invalid", String(wrong.includes(field)));
     }
-    return sound;
+    const told = wrong.map((field) => {
+      if (field.validity.customError) return field.validationMessage;
+      return field.name.startsWith("age") ? PROBLEMS.age : field.validationMessage;
+    });
+    byId("filters-problem").textContent = [...new Set(told)].join(" ");
+    return !wrong.length;
   }
 
   #read() {
@@ -77,6 +91,8 @@ export class FiltersForm {
         if (field.checked) read[name] = SAME_CLASS;
       } else if (name === "similarity") {
         if (Number(field.value) > 0) read[name] = field.value;
+      } else if (name === "body_part" && field.value) {
+        read[name] = this.#bodyParts.get(field.value) ?? field.value;
       } else if (field.value) read[name] = field.value;
     }
     return read;
@@ -85,6 +101,8 @@ export class FiltersForm {
   #tellSimilarity() {
     const share = Number(this.#form.elements.similarity.value);
     byId("similarity-value").textContent = share ? `≥ ${share.toFixed(2)}` : "any";
+    const spoken = share ? `at least ${share.toFixed(2)}` : "any";
+    this.#form.elements.similarity.setAttribute("aria-valuetext", spoken);
   }
 
   /** Show which are set. */
@@ -93,10 +111,12 @@ export class FiltersForm {
       const field = this.#form.elements[name];
       if (name === "same_class") field.checked = filters[name] === SAME_CLASS;
       else if (field !== document.activeElement) {
-        field.value = filters[name] ?? (name === "similarity" ? "0" : "");
+        const text = filters[name] ?? (name === "similarity" ? "0" : "");
+        field.value = name === "body_part" ? readableCode(text) : text;
       }
     }
     this.#tellSimilarity();
+    this.#isSound();
     const set = Object.keys(filters).length;
     byId("filters-count").textContent = String(set);
     byId("filters-count").hidden = !set;
@@ -106,18 +126,20 @@ export class FiltersForm {
   /** Offer "same class" only where the query has one, named. */
   showClass(label, probability) {
     const field = byId("same-class-field");
+    field.hidden = this.#sameClassIsDefault;
     field.classList.toggle("absent", !label); // it keeps its place, so that nothing moves
     field.title = label
-      ? `Only what the network takes for ${label} too (${percent(probability)})`
+      ? `Only what the network takes for ${readableClass(label)} too (${percent(probability)})`
       : "";
   }
 
   /** Offer the body parts that were seen so far. */
   offerBodyParts(parts) {
     for (const part of parts) {
-      if (!part || this.#bodyParts.has(part)) continue;
-      this.#bodyParts.add(part);
-      byId("body-parts").append(element("option", { value: readableCode(part) }));
+      const named = readableCode(part);
+      if (!named || this.#bodyParts.has(named)) continue;
+      this.#bodyParts.set(named, part);
+      byId("body-parts").append(element("option", { value: named }));
     }
   }
 

@@ -3,12 +3,13 @@
 import { getJson } from "./api.js";
 import { addressOf } from "./address.js";
 import { text, values } from "./dicom_json.js";
-import { byId, debounced, element } from "./elements.js";
+import { byId, debounced, element, icon } from "./elements.js";
 import { messageOf, standingMessage } from "./notices.js";
 import { counted, patientOf, readableAge, readableDate, readableSex } from "./wording.js";
 
 const LIMIT = 50;
 const TYPING_MS = 250;
+const NOTHING = "No study matches";
 const FIELDS = [
   "StudyDescription",
   "PatientSex",
@@ -94,13 +95,19 @@ export async function findStudies(find, signal) {
   };
 }
 
+/** A study may hold only objects such as a report. */
+function showNoPicture(image) {
+  image.closest("a").querySelector(".study-images").textContent = "no picture";
+  image.replaceWith(icon("document"));
+}
+
 function studyRow(study) {
   const picture = element("img", {
     src: `dicom-web/studies/${study.uid}/thumbnail`,
     alt: "",
     loading: "lazy",
     decoding: "async",
-    on: { error: (event) => event.target.remove() },
+    on: { error: (event) => showNoPicture(event.target) },
   });
   const about = [study.patient_id, readableSex(study.patient_sex), readableAge(study.age_years)];
   const accession = study.accession_number && `Accession ${study.accession_number}`;
@@ -118,7 +125,7 @@ function studyRow(study) {
       element(
         "span",
         { class: "study-patient" },
-        element("strong", {}, patientOf(study)),
+        element("strong", {}, element("bdi", {}, patientOf(study))),
         element("span", { class: "quiet small" }, about.filter(Boolean).join(" · ")),
       ),
       element(
@@ -192,6 +199,14 @@ export class StudyFinder {
     }
   }
 
+  /** Put the keyboard's focus onto a study; onto the heading when it is not in the list. */
+  focus(study) {
+    const row = [...byId("studies").querySelectorAll("a")].find(
+      (link) => link.dataset.study === study,
+    );
+    (row ?? byId("start-title")).focus();
+  }
+
   /** Draw the rows; whoever has walked to one stays there, although typing went on until just now. */
   #drawRows(studies) {
     const list = byId("studies");
@@ -214,16 +229,17 @@ export class StudyFinder {
 
   #draw(studies, more, narrowed) {
     this.#drawRows(studies);
-    const found = counted(studies.length, "study", "studies");
+    const found = studies.length ? counted(studies.length, "study", "studies") : NOTHING;
     byId("studies-count").textContent = more
       ? `The first ${found}; type more to narrow them down`
       : found;
-    byId("studies-count").hidden = !studies.length;
+    // a screen reader hears it in any case; eyes read the message below
+    byId("studies-count").classList.toggle("visually-hidden", !studies.length);
     const problem = byId("studies-problem");
     problem.replaceChildren();
     if (studies.length) return;
     const [title, told] = narrowed
-      ? ["No study matches", "Leave out a field, or shorten a name."]
+      ? [NOTHING, "Leave out a field, or shorten a name."]
       : ["There is no study yet", "Send images to the node by DICOM, or drop a file to try it."];
     problem.append(
       narrowed

@@ -9,7 +9,7 @@ const { name, password } = form.elements;
  * Where `?next=` leads, when that is a page of this node; else the search page.
  *
  * The comparison is of parsed origins: "//elsewhere", "\\elsewhere" and "javascript:" all parse to
- * another one.
+ * another one; a "blob:" has that of who made it, but not the scheme.
  */
 export function nextPage(search, here) {
   const start = new URL("./", here);
@@ -19,7 +19,8 @@ export function nextPage(search, here) {
   } catch {
     return start.href;
   }
-  const inside = asked.origin === start.origin && !asked.pathname.endsWith("/login");
+  const own = asked.origin === start.origin && asked.protocol === start.protocol;
+  const inside = own && !asked.pathname.endsWith("/login");
   return inside ? asked.href : start.href;
 }
 

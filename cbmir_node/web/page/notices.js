@@ -16,7 +16,7 @@ const TITLES = {
 };
 
 /** The node's messages begin small, as they follow a name in its log. */
-function sentence(text) {
+export function sentence(text) {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 

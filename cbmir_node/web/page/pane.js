@@ -1,15 +1,17 @@
 // One picture of the larger view: window and level by mouse, frames by wheel, zoom, overlay.
 
-import { element, facts } from "./elements.js";
+import { element, facts, openWhere } from "./elements.js";
 import { FrameValues, coverOf, frameAddress, framesOf } from "./frames.js";
 import { messageOf } from "./notices.js";
-import { factsOf, showIdentifiers } from "./query.js";
+import { similarityOf } from "./card.js";
 import { saliency } from "./saliency.js";
 import { Stage } from "./stage.js";
+import { factsOf, showIdentifiers } from "./subject_facts.js";
 import { CT_WINDOWS } from "./window_level.js";
 import { patientOf, percent, readableClass, readableSimilarity } from "./wording.js";
 
 const AIR = -200; // HU
+const ROOM_FOR_FACTS = "(min-width: 48rem), (orientation: landscape)";
 
 const remembered = new FrameValues();
 
@@ -36,6 +38,7 @@ export class Pane {
     this.canvas = element("canvas", { class: "stage", tabIndex: 0, role: "img" });
     this.readout = element("span", { class: "readout" });
     this.message = element("div", { class: "pane-message" });
+    this.explaining = element("span", { class: "explaining-note", role: "status" });
     this.windows = element(
       "select",
       { "aria-label": "Window", title: "Window" },
@@ -47,7 +50,7 @@ export class Pane {
       class: "frame-slider",
       min: "1",
       step: "1",
-      "aria-label": "Image",
+      "aria-label": `${heading}: image`,
     });
     this.position = element("span", { class: "number small frame-position" });
     this.facts = element("dl", { class: "facts" });
@@ -70,7 +73,17 @@ export class Pane {
     this.tools.children[1].setAttribute("aria-label", "Smaller");
     this.tools.children[2].setAttribute("aria-label", "Larger");
     this.paging = element("div", { class: "row paging" }, this.slider, this.position);
-    this.stageBox = element("div", { class: "stage-box" }, this.canvas, this.readout, this.message);
+    this.stageBox = element("div", { class: "stage-box" }, this.canvas, this.readout, this.explaining, this.message);
+    this.owner = element("span");
+    this.foot = element(
+      "details",
+      { class: "pane-foot" },
+      element("summary", {}, this.owner),
+      this.facts,
+      this.actions,
+      element("details", {}, element("summary", {}, "Identifiers"), this.identifiers),
+    );
+    openWhere(this.foot, ROOM_FOR_FACTS);
     this.section = element(
       "section",
       { class: "pane", "aria-label": heading },
@@ -82,13 +95,7 @@ export class Pane {
       ),
       this.stageBox,
       this.paging,
-      element(
-        "div",
-        { class: "pane-foot" },
-        this.facts,
-        this.actions,
-        element("details", {}, element("summary", {}, "Identifiers"), this.identifiers),
-      ),
+      this.foot,
     );
     this.stage = new Stage(this.canvas, {
       wheel: (steps) => this.step(steps),
@@ -118,7 +125,9 @@ export class Pane {
     this.section.setAttribute("aria-label", heading);
     this.about.textContent = this.#judgement(subject);
     const name = subject.token ? subject.name : patientOf(subject);
-    facts(this.facts, [[subject.token ? "File" : "Patient", name], ...factsOf(subject)]);
+    this.owner.replaceChildren(`${heading}: `, element("bdi", {}, name));
+    const whose = [subject.token ? "File" : "Patient", element("bdi", {}, name)];
+    facts(this.facts, [whose, ...factsOf(subject)]);
     showIdentifiers(this.identifiers, subject);
     this.actions.replaceChildren(...actions);
     this.windows.hidden = true;
@@ -142,11 +151,9 @@ export class Pane {
     const [best] = subject.predictions ?? [];
     const label = subject.label ?? best?.label;
     const probability = subject.label ? subject.probability : best?.probability;
-    const similar =
-      subject.similarity === undefined
-        ? ""
-        : `similarity ${readableSimilarity(subject.similarity)}`;
-    return [label && `${readableClass(label)} ${percent(probability)}`, similar]
+    const similarity = similarityOf(subject);
+    const similar = similarity === undefined ? "" : `similarity ${readableSimilarity(similarity)}`;
+    return [label && `network: ${readableClass(label)} ${percent(probability)}`, similar]
       .filter(Boolean)
       .join(" · ");
   }
@@ -233,6 +240,7 @@ export class Pane {
   showOverlay() {
     const { on, strength } = saliency();
     const frame = this.#frames[this.#at];
+    this.explaining.textContent = "";
     if (!on || !frame) {
       this.stage.overlay(null, 0);
       return;
@@ -243,14 +251,19 @@ export class Pane {
       image = element("img", { src: address });
       this.#overlays.set(address, image);
     }
-    const show = () => {
-      if (saliency().on && frame === this.#frames[this.#at])
-        this.stage.overlay(image, saliency().strength);
+    const settled = (tell) => () => {
+      if (saliency().on && frame === this.#frames[this.#at]) tell();
     };
     if (image.complete && image.naturalWidth) this.stage.overlay(image, strength);
     else {
       this.stage.overlay(null, 0);
-      image.addEventListener("load", show, { once: true });
+      this.explaining.textContent = "Working out where the network looked…";
+      image.addEventListener("load", settled(() => this.showOverlay()), { once: true });
+      const fail = () => {
+        this.explaining.textContent = "No explanation for this image";
+      };
+      if (image.complete) fail();
+      else image.addEventListener("error", settled(fail), { once: true });
     }
   }
 

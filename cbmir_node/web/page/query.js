@@ -3,67 +3,12 @@
 import { getJson, postJson } from "./api.js";
 import { keyOf } from "./address.js";
 import { text } from "./dicom_json.js";
-import { bar, byId, element, facts } from "./elements.js";
+import { bar, byId, element, facts, openWhere } from "./elements.js";
 import { coverOf, frameAddress } from "./frames.js";
 import { messageOf, notice, noticeOf, standingMessage } from "./notices.js";
 import { explain } from "./saliency.js";
-import {
-  counted,
-  patientOf,
-  percent,
-  readableAge,
-  readableClass,
-  readableCode,
-  readableDate,
-  readableSex,
-} from "./wording.js";
-
-/** The page's lists of facts about a patient and a study. */
-export function factsOf(subject) {
-  return [
-    ["Patient ID", subject.patient_name ? subject.patient_id : ""],
-    [
-      "Sex, age",
-      [readableSex(subject.patient_sex), readableAge(subject.age_years)].filter(Boolean).join(", "),
-    ],
-    ["Modality", subject.modality],
-    ["Body part", readableCode(subject.body_part_examined)],
-    ["Study", readableDate(subject.study_date)],
-    // a picture that becomes DICOM is described by its file's name, which stands there already
-    ["Description", subject.study_description === subject.name ? "" : subject.study_description],
-    ["Series", subject.series_description],
-    ["Accession", subject.accession_number],
-  ];
-}
-
-/** UIDs, each with a button that copies it; the `details` around the list goes when there are none. */
-export function showIdentifiers(list, subject) {
-  const picture = subject.kind && subject.kind !== "dicom"; // its UIDs are made up for the moment
-  const identifiers = [
-    ["Study Instance UID", subject.study_instance_uid],
-    ["Series Instance UID", subject.series_instance_uid],
-    ["SOP Instance UID", subject.sop_instance_uid],
-  ].filter(([, uid]) => uid && !(picture && !subject.known));
-  list.closest("details").hidden = !identifiers.length;
-  list.replaceChildren(
-    ...identifiers.flatMap(([name, uid]) => {
-      const copy = element(
-        "button",
-        { class: "button plain", type: "button", "aria-label": `Copy the ${name}` },
-        "Copy",
-      );
-      copy.addEventListener("click", async () => {
-        try {
-          await navigator.clipboard.writeText(uid);
-          notice(`${name} copied`);
-        } catch {
-          notice("The browser does not let the page copy; select the text instead.", "warning");
-        }
-      });
-      return [element("dt", {}, name), element("dd", {}, element("code", {}, uid), copy)];
-    }),
-  );
-}
+import { factsOf, showIdentifiers } from "./subject_facts.js";
+import { counted, isTrusted, kindOf, patientOf, percent, readableClass } from "./wording.js";
 
 function classRow({ label, probability }) {
   return element(
@@ -90,6 +35,7 @@ export class QueryPanel {
     this.#mayStore = mayStore;
     this.#choose = choose;
     this.#stored = stored;
+    openWhere(byId("query-more"), "(min-width: 60rem)");
     byId("query-part").addEventListener("change", (event) => {
       const [level, uid] = event.target.value.split(":");
       this.#choose({ level, uid });
@@ -107,6 +53,8 @@ export class QueryPanel {
   /** Show that it is being fetched. */
   showWaiting() {
     const picture = byId("query-picture");
+    picture.hidden = false;
+    picture.disabled = true;
     picture.replaceChildren();
     picture.classList.add("skeleton");
     byId("query-name").replaceChildren();
@@ -119,7 +67,7 @@ export class QueryPanel {
 
   /** Show that it cannot be had, and why. */
   showProblem(error) {
-    byId("query-picture").classList.remove("skeleton");
+    byId("query-picture").hidden = true;
     // that there is no such thing is told where the results would be
     if (error.status !== 404) byId("query-message").replaceChildren(messageOf(error));
   }
@@ -128,18 +76,14 @@ export class QueryPanel {
   show(subject) {
     const picture = byId("query-picture");
     picture.classList.remove("skeleton");
-    const frame = coverOf(subject);
-    const image = element("img", { src: frameAddress(frame, "thumbnail"), alt: "" });
-    image.addEventListener("error", () =>
-      image.replaceWith(element("span", { class: "no-picture" }, "No picture")),
-    );
-    picture.replaceChildren(image);
-    explain(picture, frameAddress(frame, "saliency"));
-
+    this.#showPicture(picture, subject);
+    const [best] = subject.predictions ?? [];
     byId("query-name").replaceChildren(
-      element("strong", {}, subject.token ? subject.name : patientOf(subject)),
+      element("strong", {}, element("bdi", {}, subject.token ? subject.name : patientOf(subject))),
+      element("p", { class: "quiet small" }, kindOf({ ...best, ...subject })),
     );
-    const own = subject.token ? [["Patient", subject.patient_name ? patientOf(subject) : ""]] : [];
+    const patient = subject.patient_name && element("bdi", {}, patientOf(subject));
+    const own = subject.token ? [["Patient", patient]] : [];
     facts(byId("query-facts"), [...own, ...factsOf(subject)]);
     showIdentifiers(byId("query-identifiers"), subject);
 
@@ -147,8 +91,25 @@ export class QueryPanel {
     this.#showState(subject);
   }
 
+  #showPicture(picture, subject) {
+    const none = () => {
+      picture.replaceChildren(element("span", { class: "no-picture" }, "No picture"));
+    };
+    picture.disabled = subject.state === "no_pixels" || subject.images === 0;
+    if (picture.disabled) {
+      none();
+      return;
+    }
+    const frame = coverOf(subject);
+    const image = element("img", { src: frameAddress(frame, "thumbnail"), alt: "" });
+    image.addEventListener("error", none);
+    picture.replaceChildren(image);
+    if (!subject.state) explain(picture, frameAddress(frame, "saliency"));
+  }
+
   /** Show what the network takes it for, best first. */
   showClasses(predictions) {
+    byId("query-unknown").hidden = !predictions.length || isTrusted(predictions[0].probability);
     byId("query-classes-section").hidden = !predictions.length;
     byId("query-classes").replaceChildren(...predictions.slice(0, 5).map(classRow));
   }

@@ -44,6 +44,7 @@ function tell() {
     byId(button).setAttribute("aria-pressed", String(on));
     byId(slider).hidden = !on;
     byId(slider).value = String(strength);
+    byId(slider).setAttribute("aria-valuetext", `${Math.round(strength * 100)} percent`);
   }
   if (on) {
     for (const holder of document.querySelectorAll("[data-explained]")) {

@@ -11,6 +11,19 @@ import { counted } from "./wording.js";
 export const PLURALS = { study: "studies", series: "series", image: "images" };
 
 const LOOK_AGAIN_MS = 2000; // while the query waits to be embedded
+const FORGOTTEN = [
+  "The file is forgotten",
+  "Nobody used it for an hour, or the node was restarted. Drop it again.",
+];
+const STATES = {
+  pending: () => ["Still being prepared", "Usually this takes seconds; the results come by themselves."],
+  no_pixels: () => [
+    "This study has no pictures to compare",
+    "It holds only objects such as a report (SR). Choose another study.",
+  ],
+  failed: (reason) => ["Could not be read", reason],
+  skipped: (reason) => ["Not prepared itself", reason],
+};
 
 /** The question that is under way or answered, and its answer. */
 export class SimilaritySearch {
@@ -19,6 +32,7 @@ export class SimilaritySearch {
   #asked = "";
   #request = null;
   #lookAgain = 0;
+  #failure = null;
   #count;
   #grid;
   #on;
@@ -58,6 +72,7 @@ export class SimilaritySearch {
     clearTimeout(this.#lookAgain);
     this.#request?.abort();
     this.#asked = asked;
+    this.#failure = null;
     const request = new AbortController();
     this.#request = request;
     this.#grid.showWaiting(this.#count);
@@ -65,14 +80,31 @@ export class SimilaritySearch {
       const answer = await postJson("api/similar", question, { signal: request.signal });
       if (request !== this.#request) return;
       this.answer = answer;
-      this.#summarize(Object.keys(state.filters).length > 0);
+      this.#summarize(Object.keys(state.filters).length > 0, state.minus.length > 0);
       this.#on.answered();
     } catch (error) {
       if (error.name === "AbortError" || request !== this.#request) return;
       this.answer = null;
       this.#asked = "";
-      this.#showFailure(error, subject);
+      this.#failure = Object.assign(error, { isForgotten: this.#failure?.isForgotten });
+      this.#grid.clear();
+      byId("answers-summary").textContent = "";
+      this.explain(subject);
     }
+  }
+
+  /** Say that the file that was dropped is not kept any longer. */
+  tellForgotten() {
+    this.#failure ??= new Error();
+    this.#failure.isForgotten = true;
+    this.explain(null);
+  }
+
+  /** Say why there is no answer, as well as it can be said of this query. */
+  explain(subject) {
+    clearTimeout(this.#lookAgain);
+    if (!this.#failure) return;
+    byId("answers-message").replaceChildren(this.#explained(this.#failure, subject));
   }
 
   /** Give up what is under way and forget the answer. */
@@ -82,14 +114,17 @@ export class SimilaritySearch {
     this.#request = null;
     this.#asked = "";
     this.answer = null;
+    this.#failure = null;
     this.#grid.clear();
   }
 
-  #summarize(filtered) {
+  #summarize(filtered, hasNegatives) {
     const { results, level, seconds } = this.answer;
     const found = counted(results.length, level, PLURALS[level]);
+    // what is marked as not relevant changes the order, and not the similarity that is shown
+    const order = hasNegatives ? "best first, away from what is not relevant" : "best first";
     byId("answers-summary").textContent = results.length
-      ? `${found}, best first · ${seconds.toFixed(2)} s`
+      ? `${found}, ${order} · ${seconds.toFixed(2)} s`
       : "";
     byId("answers-message").replaceChildren(...(results.length ? [] : [this.#nothing(filtered)]));
   }
@@ -107,21 +142,26 @@ export class SimilaritySearch {
     });
   }
 
-  #showFailure(error, subject) {
-    this.#grid.clear();
-    byId("answers-summary").textContent = "";
-    byId("answers-message").replaceChildren(this.#explained(error, subject));
-  }
-
   #explained(error, subject) {
+    if ([404, 409].includes(error.status) && subject?.state in STATES) {
+      return this.#withoutVector(subject);
+    }
+    const anew = { kind: "warning", button: "New search", action: this.#on.anew };
+    if (error.isForgotten) return standingMessage(...FORGOTTEN, anew);
     if (error.status === 404) {
-      return messageOf(error, { kind: "warning", button: "New search", action: this.#on.anew });
+      return messageOf(error, anew);
     }
     if (error.status !== 409) {
       return messageOf(error, { button: "Try again", action: this.#on.again });
     }
-    const message = messageOf(error, { kind: "warning" });
-    if (["", "pending", undefined].includes(subject?.state)) {
+    // embedded since it was asked: worth another look
+    if (subject?.embedded) this.#lookAgain = setTimeout(this.#on.again, LOOK_AGAIN_MS);
+    return messageOf(error, { kind: "warning" });
+  }
+
+  #withoutVector({ state, reason }) {
+    const message = standingMessage(...STATES[state](reason), { kind: "warning" });
+    if (state === "pending") {
       message.append(element("span", { class: "spinner" }));
       this.#lookAgain = setTimeout(this.#on.again, LOOK_AGAIN_MS);
     }

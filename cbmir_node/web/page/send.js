@@ -5,6 +5,15 @@ import { element } from "./elements.js";
 import { notice, noticeOf } from "./notices.js";
 import { counted } from "./wording.js";
 
+/** What is queued is not sent yet, and where nobody answers it will not be for a while. */
+function tell(destination, objects, waiting, resting) {
+  const queued = objects
+    ? `${counted(objects, "image")} queued for ${destination}`
+    : `${counted(waiting, "image")} already queued for ${destination}`;
+  if (!resting) notice(queued, "good");
+  else notice(`${queued}. It does not answer at the moment; the node keeps trying.`, "warning");
+}
+
 function sender(destinations, study) {
   const choice = element(
     "select",
@@ -20,8 +29,11 @@ function sender(destinations, study) {
     send.disabled = true;
     try {
       const destination = choice.value;
-      const { objects } = await postJson("api/send", { study_instance_uid: study, destination });
-      notice(`${counted(objects, "image")} on the way to ${destination}`, "good");
+      const { objects, waiting, resting } = await postJson("api/send", {
+        study_instance_uid: study,
+        destination,
+      });
+      tell(destination, objects, waiting ?? 0, resting);
     } catch (error) {
       noticeOf(error);
     } finally {

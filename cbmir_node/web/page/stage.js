@@ -59,12 +59,14 @@ export class Stage {
   clear() {
     this.#frame = null;
     this.#overlay = null;
+    this.#stale = true;
     this.#on.told("");
     this.#draw();
   }
 
   /** Lay an image of the frame's aspect over it, or `null` for none. */
   overlay(image, strength) {
+    this.#stale ||= Boolean(image) !== Boolean(this.#overlay);
     this.#overlay = image;
     this.#strength = strength;
     this.#draw();
@@ -196,7 +198,7 @@ export class Stage {
     if (!frame || !width || !height) return;
     if (this.#stale) {
       const { center, width: wide } = this.window;
-      paint(frame, this.#image, center, wide);
+      paint(frame, this.#image, center, wide, Boolean(this.#overlay));
       this.#picture.getContext("2d").putImageData(this.#image, 0, 0);
       this.#stale = false;
     }

@@ -1,7 +1,7 @@
 // The larger view: the query and one result side by side.
 
 import { byId, element } from "./elements.js";
-import { exampleOf, markButtons, showMark } from "./results.js";
+import { exampleOf, markButtons, showMark } from "./card.js";
 import { Pane } from "./pane.js";
 import { onSaliency, toggleSaliency } from "./saliency.js";
 import { waysOut } from "./send.js";

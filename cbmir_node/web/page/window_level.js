@@ -38,13 +38,21 @@ export function lookupTable({ minimum, step, inverted }, center, width) {
  * @param {ImageData} image
  * @param {number} center
  * @param {number} width
+ * @param {boolean} [grey] whether colours are painted as their luma (ITU-R BT.601): a coloured overlay
+ *   is told from them then
  */
-export function paint(frame, image, center, width) {
+export function paint(frame, image, center, width, grey = false) {
   const words = new Uint32Array(image.data.buffer);
   const { values } = frame;
   if (frame.colour) {
     for (let pixel = 0, at = 0; pixel < words.length; pixel += 1, at += 3) {
-      words[pixel] = 0xff000000 | (values[at + 2] << 16) | (values[at + 1] << 8) | values[at];
+      const red = values[at];
+      const green = values[at + 1];
+      const blue = values[at + 2];
+      const luma = (77 * red + 150 * green + 29 * blue) >> 8;
+      words[pixel] = grey
+        ? 0xff000000 | (luma << 16) | (luma << 8) | luma
+        : 0xff000000 | (blue << 16) | (green << 8) | red;
     }
     return;
   }

@@ -21,6 +21,25 @@ const MODALITIES = {
   XA: "Angiography",
   XC: "Photography",
 };
+// Body Part Examined (PS3.16 Annex L) and classes run together what people write apart
+const BODY_PARTS = {
+  ABDOMENPELVIS: "abdomen and pelvis",
+  CHESTABDOMEN: "chest and abdomen",
+  CHESTABDPELVIS: "chest, abdomen and pelvis",
+  CSPINE: "C-spine",
+  CTSPINE: "C-spine/T-spine",
+  HEADNECK: "head and neck",
+  IAC: "IAC",
+  LSPINE: "L-spine",
+  LSSPINE: "L-spine/sacrum",
+  SSPINE: "sacrum",
+  TLSPINE: "T-spine/L-spine",
+  TMJ: "TMJ",
+  TSPINE: "T-spine",
+  TSPINELSPINE: "T-spine/L-spine",
+  WHOLEBODY: "whole body",
+};
+const TRUSTED_PROBABILITY = 0.5;
 const SEXES = { F: "female", M: "male", O: "other" };
 
 /** A DICOM or ISO date as "12 Mar 2024"; what is no date comes back as it is. */
@@ -51,27 +70,60 @@ export function namedModality(code) {
   return MODALITIES[code] ? `${code}, ${MODALITIES[code].toLowerCase()}` : code;
 }
 
-/** A person name (PS3.5 6.2.1) as "Family, Given Middle", from its first group with text. */
-export function readableName(name) {
-  const group = (name ?? "").split("=").find((part) => part.replaceAll("^", "").trim()) ?? "";
+function readableGroup(group, index) {
   const [family = "", given = "", middle = ""] = group.split("^").map((part) => part.trim());
-  return [family, [given, middle].filter(Boolean).join(" ")].filter(Boolean).join(", ");
+  const names = [family, [given, middle].filter(Boolean).join(" ")].filter(Boolean);
+  return names.join(index ? " " : ", "); // the comma is a custom of the alphabetic group
+}
+
+/**
+ * A person name (PS3.5 6.2.1) as "Family, Given Middle"; its ideographic and phonetic groups follow
+ * in brackets.
+ */
+export function readableName(name) {
+  const [first = "", ...others] = (name ?? "").split("=").map(readableGroup).filter(Boolean);
+  return others.length ? `${first} (${others.join(", ")})` : first;
+}
+
+function lowerCase(words) {
+  return words === words.toUpperCase() ? words.toLowerCase() : words;
+}
+
+/** A body part's code as people write it in a sentence: "knee", "L-spine". */
+function bodyPart(code) {
+  const parts = (code ?? "").replaceAll("_", " ").trim().split("/");
+  const named = (words) => BODY_PARTS[words.replaceAll(" ", "").toUpperCase()] ?? lowerCase(words);
+  return parts.map(named).join("/");
 }
 
 /** A coded word in capitals, as BodyPartExamined has them, as "Chest". */
 export function readableCode(code) {
-  const words = (code ?? "").replaceAll("_", " ").trim();
-  if (words !== words.toUpperCase()) return words;
-  return words.charAt(0) + words.slice(1).toLowerCase();
+  const words = bodyPart(code);
+  return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
 /** A class of the network, "CR_CHEST" as "CR chest". */
 export function readableClass(label) {
   if (!label) return "";
   const [first, ...rest] = label.split(/[_\s]+/);
-  if (!rest.length) return readableCode(label);
-  const others = rest.join(" ");
-  return `${first} ${others === others.toUpperCase() ? others.toLowerCase() : others}`;
+  return rest.length ? `${first} ${bodyPart(rest.join(" "))}` : readableCode(label);
+}
+
+/** Whether the network has seen enough of this kind of image to be believed. */
+export function isTrusted(probability) {
+  return (probability ?? 0) >= TRUSTED_PROBABILITY;
+}
+
+/**
+ * What kind of image it is, in a few words: "MR knee".
+ *
+ * DICOM says it; the body part, which is often missing there, else comes from the class that the
+ * network is fairly sure of, and that is of the same modality.
+ */
+export function kindOf({ modality, body_part_examined: part, label, probability }) {
+  if (modality && part) return `${modality} ${bodyPart(part)}`;
+  const named = isTrusted(probability) && (!modality || label?.startsWith(`${modality}_`));
+  return (named && readableClass(label)) || modality || readableCode(part) || "Unknown kind";
 }
 
 /** A share of one as "87 %", never rounded up to certainty. */
@@ -83,9 +135,9 @@ export function percent(share) {
   return `${rounded}\u00a0%`;
 }
 
-/** A similarity in [0, 1]: three digits, as near ones differ in the last. */
+/** A similarity in [0, 1]; more digits would promise more than it means. */
 export function readableSimilarity(similarity) {
-  return similarity.toFixed(3);
+  return similarity.toFixed(2);
 }
 
 /** "1 image", "2 images"; a plural of its own as third value. */
@@ -98,11 +150,9 @@ export function patientOf(subject) {
   return readableName(subject.patient_name) || subject.patient_id || "No name";
 }
 
-/** "CT · Chest · female · 63 y · 12 Mar 2024": what is known of it, in one line. */
+/** "female · 63 y · 12 Mar 2024": what is known of patient and study, in one line. */
 export function inOneLine(subject) {
   return [
-    subject.modality,
-    readableCode(subject.body_part_examined),
     readableSex(subject.patient_sex),
     readableAge(subject.age_years),
     readableDate(subject.study_date),

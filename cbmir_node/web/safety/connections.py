@@ -10,6 +10,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from cbmir_node.config import HttpSettings
 from cbmir_node.web.problems import Problem, problem_response
+from cbmir_node.web.safety.response_headers import DEFAULT_HEADERS
 
 _LONGEST_HEAD = 32768
 
@@ -129,7 +130,7 @@ class GuardedConnection(HttpToolsProtocol):
     def _refuse(self, status: int, detail: str) -> None:
         """Answer without the application, and close."""
         response = problem_response(Problem(status, detail))
-        headers = [*response.raw_headers, (b"connection", b"close")]
+        headers = [*response.raw_headers, *DEFAULT_HEADERS.items(), (b"connection", b"close")]
         lines = [name + b": " + value + b"\r\n" for name, value in headers]
         self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", bytes(response.body)]))
         self.transport.close()

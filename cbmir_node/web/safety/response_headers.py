@@ -16,7 +16,7 @@ PAGE_POLICY = (
 )
 """Content security policy of the page: only the node's own files, nothing inline."""
 
-_DEFAULTS = {
+DEFAULT_HEADERS = {
     # whatever is no page runs nothing, should it ever be taken for one
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'; sandbox",
     b"cache-control": b"no-store",
@@ -27,6 +27,7 @@ _DEFAULTS = {
     b"cross-origin-resource-policy": b"same-origin",
     b"cross-origin-embedder-policy": b"require-corp",
 }
+"""What every response has that does not say otherwise."""
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class ResponseHeaders:
             if message["type"] == "http.response.start":
                 started = True
                 present = {name.lower() for name, _ in message["headers"]}
-                missing = [pair for pair in _DEFAULTS.items() if pair[0] not in present]
+                missing = [pair for pair in DEFAULT_HEADERS.items() if pair[0] not in present]
                 message = {**message, "headers": [*message["headers"], *missing]}
             await send(message)
 

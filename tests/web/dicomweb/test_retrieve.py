@@ -162,7 +162,7 @@ def test_a_video_is_sent_as_it_is(
             *(folder / "v.dcm", FRAMES[0]),
             **named(PixelData=encapsulate([b"two fragments."], fragments_per_frame=2)),
             syntax=MPEG4HP41,
-            encode=lambda _: b"",
+            encode=lambda _: b"not this",
         )
     )
     (sent,) = parts(get(web, path_of(video)))
@@ -416,14 +416,15 @@ def test_single_bytes_in_big_endian_words_are_in_order(
 ) -> None:
     frames = np.arange(27, dtype=np.uint8).reshape(3, 3, 3)
     words = np.frombuffer(frames.tobytes() + b"\0", ">u2").astype("<u2").tobytes()
-    dataset = accept(
-        write_object(
-            *(folder / "words.dcm", frames),
-            **named(NumberOfFrames=3, PixelData=words),
-            syntax=ExplicitVRBigEndian,
-        )
+    path = write_object(
+        *(folder / "words.dcm", frames),
+        **named(NumberOfFrames=3, PixelData=words),
+        syntax=ExplicitVRBigEndian,
     )
+    dataset = dcmread(path)
     dataset["PixelData"].VR = "OW"
+    dataset.save_as(path)
+    accept(path)
     sent = parts(get(web, f"{path_of(dataset)}/frames/1,2,3"))
     assert [content for _, content in sent] == [frame.tobytes() for frame in frames]
 
@@ -507,3 +508,24 @@ def test_a_uid_of_another_study_names_nothing(web: WebNode) -> None:
     path = path_of(one).replace(str(one.StudyInstanceUID), str(other.StudyInstanceUID))
     for below in ("", "/metadata", "/frames/1", "/rendered", "/thumbnail"):
         assert get(web, path + below).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "accept", "status"),
+    [
+        ("OPTIONS", "/", "*/*", 404),
+        ("HEAD", "/studies/{study}", "*/*", 405),
+        ("GET", "/studies/{study}/metadata", "application/dicom+xml", 406),
+        ("GET", "/studies/{study}/pixeldata", "*/*", 404),
+        ("GET", "/studies/{study}/bulkdata", "*/*", 404),
+        ("GET", "/studies/{study}/rendered", 'multipart/related; type="image/jpeg"', 406),
+        ("GET", "/studies/{study}/rendered", "text/html, image/gif, video/mp4", 406),
+    ],
+)
+def test_what_is_not_there_is_told_as_documented(
+    web: WebNode, method: str, path: str, accept: str, status: int
+) -> None:
+    path = path.format(study=web.objects[0].StudyInstanceUID)
+    with web.client() as client:
+        answered = client.request(method, f"/dicom-web{path}", headers={"Accept": accept})
+    assert answered.status_code == status

@@ -34,6 +34,7 @@ from tests.conftest import REPOSITORY, free_port
 from tests.dicom.peers import until
 from tests.end_to_end.conftest import RunningNode
 from tests.objects import make_object
+from tests.retention.test_rejection_notes import note_on
 from tests.small_node import open_small_stores
 from tests.web.conftest import WebNode
 from tests.web.dicomweb.uploading import DICOM, TYPE, encoded, left_over, related, stored, values
@@ -342,6 +343,34 @@ def test_only_who_may_store_does_and_is_recorded(start_web: Callable[..., WebNod
     assert dataset.SOPInstanceUID not in stored(web.services.stores)
     assert post(web, body, Authorization="Bearer scanner").status_code == 200
     assert source_of(web.services.stores, dataset) == "stow-rs:scanner"
+
+
+def test_a_right_to_store_is_none_to_delete(start_web: Callable[..., WebNode]) -> None:
+    rights: dict[str, list[str]] = {"scanner": ["store"], "chief": ["store", "administer"]}
+    web = start_web(
+        tokens={
+            name: {"sha256": hashlib.sha256(name.encode()).hexdigest(), "rights": given}
+            for name, given in rights.items()
+        }
+    )
+    dataset = make_object()
+    note = related(encoded(note_on([dataset])))
+    post(web, related(encoded(dataset)), Authorization="Bearer scanner")
+    refused = post(web, note, Authorization="Bearer scanner")
+    assert refused.status_code == 409
+    (failed,) = values(refused.json(), FAILED)
+    assert values(failed, REASON) == [FailureReason.NOT_AUTHORIZED]
+    assert values(failed, "00000902") == ["rejection notes need the right to administer"]
+    assert dataset.SOPInstanceUID in stored(web.services.stores)
+    assert post(web, note, Authorization="Bearer chief").status_code == 200
+    assert dataset.SOPInstanceUID not in stored(web.services.stores)
+
+
+def test_many_bad_parts_do_not_fill_the_log(web: WebNode, caplog: pytest.LogCaptureFixture) -> None:
+    assert post(web, related(*[b"no object"] * 50)).status_code == 409
+    told = [record.getMessage() for record in caplog.records if "STOW-RS" in record.getMessage()]
+    assert len(told) == 21
+    assert told[-1] == "STOW-RS from stow-rs: 30 more objects were not stored"
 
 
 def source_of(stores: Stores, dataset: Dataset) -> str:

@@ -182,9 +182,12 @@ def _parts(
     form: FrameForm,
     url: str,
 ) -> Iterator[Part]:
+    def frame(number: int) -> bytes:
+        return _frame(services, stored, number, form)
+
     for number in numbers:
-        content = _frame(services, stored, number, form)
-        yield Part(form.content_type, [content], f"{url}/frames/{number}")
+        # made as it is sent, so that nothing here holds on to it
+        yield Part(form.content_type, map(frame, [number]), f"{url}/frames/{number}")
 
 
 def _frame(services: WebServices, stored: StoredObject, number: int, form: FrameForm) -> bytes:

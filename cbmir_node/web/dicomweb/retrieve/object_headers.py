@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from pydicom import DataElement, Dataset
 from pydicom.datadict import dictionary_VR
@@ -18,10 +18,12 @@ from cbmir_node.archive.store import Archive
 from cbmir_node.errors import InvalidObjectError
 from cbmir_node.imaging.data_set_source import VR_OF_PIXELS, DataSetSource, PixelHeader
 from cbmir_node.imaging.element_encoding import UNDEFINED_LENGTH, byte_swapped
-from cbmir_node.web.dicomweb.dicom_json import BULK_VRS
+from cbmir_node.web.dicomweb.dicom_json import BULK_VRS, MOST_ELEMENTS, too_many_elements
 
 _LARGE_BYTES = 1 << 20
-_LONGEST_SEQUENCE = 256 << 20
+_LONGEST_SEQUENCE = 16 << 20
+_MOST_READS = 4 * MOST_ELEMENTS  # an element takes two to four
+_ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # in either byte order
 _PADDING = 0xFFFCFFFC  # of a file, not of the object (PS3.10 section 7.2)
 
 
@@ -87,6 +89,7 @@ def _read(encoded: EncodedDataSet) -> ReadHeader:
             attributes[element.tag] = element
     attributes.pop(_PADDING, None)
     large = _complete(attributes, encoded.handle)
+    _check_number_of_items(attributes)
     if not encoded.syntax.is_little_endian:
         attributes.walk(_swap_words)
     return ReadHeader(attributes, heads[0] if heads else None, large)
@@ -95,7 +98,7 @@ def _read(encoded: EncodedDataSet) -> ReadHeader:
 def _elements(encoded: EncodedDataSet, stop: Callable[[BaseTag, str | None, int], bool]) -> Dataset:
     little = encoded.syntax.is_little_endian
     return read_dataset(
-        encoded.handle,
+        cast(BinaryIO, _CountedReads(encoded.handle)),
         is_implicit_VR=encoded.syntax == ImplicitVRLittleEndian,
         is_little_endian=little,
         stop_when=stop,
@@ -110,6 +113,36 @@ def _skip(encoded: EncodedDataSet, pixels: PixelHeader) -> None:
         DataSetSource(encoded.handle, encoded.syntax).skip_fragments()
     else:
         encoded.handle.seek(pixels.length, 1)
+
+
+class _CountedReads:
+    """A file that gives up on a data set of very many elements, each of which takes a read."""
+
+    def __init__(self, handle: BinaryIO) -> None:
+        self._handle = handle
+        self._left = _MOST_READS
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handle, name)
+
+    def read(self, size: int = -1) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise too_many_elements()
+        return self._handle.read(size)
+
+
+def _check_number_of_items(attributes: Dataset) -> None:
+    """Refuse very many items before they become objects of their own."""
+    items = sum(
+        element.value.count(item)
+        for item in _ITEMS
+        for element in attributes.values()
+        if isinstance(element, RawDataElement) and isinstance(element.value, bytes)
+        if element.VR in ("SQ", "UN", None)
+    )
+    if items > MOST_ELEMENTS:
+        raise too_many_elements()
 
 
 def _complete(attributes: Dataset, handle: BinaryIO) -> dict[int, LargeValue]:

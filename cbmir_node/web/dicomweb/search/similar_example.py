@@ -13,7 +13,6 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from cbmir_node.errors import OutOfSpaceError
 from cbmir_node.presentation.examples import TemporaryExamples
 from cbmir_node.search.query import Example
 from cbmir_node.web.dicomweb.dicom_json import DATA_SETS
@@ -139,8 +138,7 @@ class _ArrivingExample:
         self._most_bytes = self._left = most_bytes
         self._found = found
         with contextlib.ExitStack() as exits:
-            self._path = exits.enter_context(examples.receive())
-            self._file = exits.enter_context(self._path.open("wb"))
+            self._upload = exits.enter_context(examples.receive())
             self._exits = exits.pop_all()
 
     def write(self, data: memoryview) -> None:
@@ -151,14 +149,10 @@ class _ArrivingExample:
                 f"{self._name} is larger than {self._most_bytes >> 20} MiB "
                 "(http.max_example_mib); send a smaller one",
             )
-        try:
-            self._file.write(data)
-        except OSError as error:
-            raise OutOfSpaceError(f"the file cannot be taken: {error.strerror}") from error
+        self._upload.write(data)
 
     def finish(self) -> None:
-        self._file.flush()
-        added = self._examples.add(self._path, self._name, self._modality)
+        added = self._examples.add(self._upload.path, self._name, self._modality)
         # its vectors are all that is needed of it
         self._examples.remove(added.token)
         self._found.append(added.example)

@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from cbmir_node.archive.store import Archive
-from cbmir_node.web.access.callers import caller_of
+from cbmir_node.web.access.callers import caller_of, may_reject
 from cbmir_node.web.access.rights import MAY_STORE
 from cbmir_node.web.dicomweb.media_types import DICOM, JSON_TYPES, accepted, choose
 from cbmir_node.web.dicomweb.multipart_reading import MULTIPART, BodyType, body_type, read_parts
@@ -81,12 +81,16 @@ async def _store(
     media_type = choose(accepted(request), JSON_TYPES)
     if not await run_in_threadpool(services.stores.archive.has_room):
         raise Problem(507, "the disk reserve is reached: nothing more is stored; try again later")
-    reception = Reception(services.intake, study_instance_uid, _source(request))
+    reception = Reception(
+        services.intake, study_instance_uid, _source(request), may_reject=may_reject(request)
+    )
     try:
         await read_parts(request, body, reception.begin, MAX_OBJECTS)
     except ClientDisconnect:
         _log.warning("STOW-RS: the client broke off after %d objects", len(reception.report.stored))
         raise Problem(400, "the request broke off; send what was not answered again") from None
+    finally:
+        reception.close()
     return await run_in_threadpool(
         _answer, reception.report, service_url(request), media_type, services.stores.archive
     )

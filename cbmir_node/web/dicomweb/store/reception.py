@@ -12,7 +12,7 @@ from cbmir_node.archive.header import is_uid
 from cbmir_node.archive.incoming import IncomingObject
 from cbmir_node.archive.store import Archive
 from cbmir_node.catalog.reception.registration import StoreOutcome
-from cbmir_node.errors import CbmirError, NotAnObjectError, OutOfSpaceError
+from cbmir_node.errors import CatalogError, CbmirError, NotAnObjectError, OutOfSpaceError
 from cbmir_node.intake import Intake
 from cbmir_node.web.dicomweb.media_types import DICOM
 from cbmir_node.web.dicomweb.store.response import (
@@ -22,9 +22,11 @@ from cbmir_node.web.dicomweb.store.response import (
     StoreReport,
     failure_reason,
 )
+from cbmir_node.web.problems import NO_CATALOG
 
 _RESERVE_CHECK_BYTES = 64 << 20
 _ANNOUNCEMENT_BYTES = 1 << 14
+_MOST_TOLD = 20
 
 _log = logging.getLogger(__name__)
 
@@ -39,17 +41,22 @@ class Reception:
         Of the only study that is taken; None for any.
     source : str
         Where the catalogue says that they came from.
+    may_reject : bool
+        Whether rejection notes take effect; otherwise they are refused.
 
     Attributes
     ----------
     report : StoreReport
     """
 
-    def __init__(self, intake: Intake, study_instance_uid: str | None, source: str) -> None:
+    def __init__(
+        self, intake: Intake, study_instance_uid: str | None, source: str, *, may_reject: bool
+    ) -> None:
         self.report = StoreReport()
         self._intake = intake
         self._study = study_instance_uid
-        self.source = source
+        self._source = source
+        self._may_reject = may_reject
 
     def begin(self, media_type: str) -> _ArrivingObject:
         """Take the next part."""
@@ -60,7 +67,13 @@ class Reception:
         header = self._intake.archive.read_header(file)
         if self._study not in (None, header.study_instance_uid):
             raise OtherStudyError(f"not of this study: of {header.study_instance_uid}")
-        receipt = self._intake.accept_file(file, source=self.source, header=header, fetched=False)
+        receipt = self._intake.accept_file(
+            file,
+            source=self._source,
+            header=header,
+            fetched=False,
+            may_reject=self._may_reject,
+        )
         self.report.stored.append(
             StoredInstance(
                 header.sop_class_uid,
@@ -70,6 +83,21 @@ class Reception:
                 kept_other_content=receipt.outcome is StoreOutcome.CONFLICT,
             )
         )
+
+    def fail(self, failed: FailedInstance, error: Exception) -> None:
+        """Note what could not be stored; the log tells of the first few and `close` of the rest."""
+        self.report.failed.append(failed)
+        if len(self.report.failed) <= _MOST_TOLD:
+            _log.warning(
+                "STOW-RS of %s from %s: 0x%04X %s",
+                *(failed.sop_instance_uid or "an unreadable part", self._source),
+                *(failed.reason, error),
+            )
+
+    def close(self) -> None:
+        """Log how many more could not be stored."""
+        if (untold := len(self.report.failed) - _MOST_TOLD) > 0:
+            _log.warning("STOW-RS from %s: %d more objects were not stored", self._source, untold)
 
 
 class _ArrivingObject:
@@ -124,12 +152,7 @@ class _ArrivingObject:
             failed = FailedInstance(
                 *_announced(bytes(self._head)), failure_reason(error), _comment(error)
             )
-            self._reception.report.failed.append(failed)
-            _log.warning(
-                "STOW-RS of %s from %s: 0x%04X %s",
-                *(failed.sop_instance_uid or "an unreadable part", self._reception.source),
-                *(failed.reason, error),
-            )
+            self._reception.fail(failed, error)
         self.discard()
 
     def discard(self) -> None:
@@ -140,6 +163,8 @@ class _ArrivingObject:
 
 def _comment(error: Exception) -> str:
     """Return what the sender is told; of errors inside the node only the log tells more."""
+    if isinstance(error, CatalogError):
+        return NO_CATALOG
     return str(error) if isinstance(error, CbmirError) else "the node failed; its log tells why"
 
 

@@ -14,7 +14,7 @@ from cbmir_node.errors import (
     CatalogError,
     CbmirError,
     IdentifierError,
-    InvalidObjectError,
+    NotAuthorizedError,
     OutOfSpaceError,
     RejectedObjectError,
 )
@@ -30,6 +30,7 @@ class FailureReason(enum.IntEnum):
     """Values of Failure Reason (0008,1197), PS3.18 Table I.2-2; as C-STORE's statuses."""
 
     PROCESSING_FAILURE = 0x0110
+    NOT_AUTHORIZED = 0x0124
     OUT_OF_RESOURCES = 0xA700
     IDENTIFIER_MISMATCH = 0xA900
     OTHER_STUDY = 0xA901
@@ -39,6 +40,7 @@ class FailureReason(enum.IntEnum):
 
 MEANINGS: Mapping[FailureReason, str] = {
     FailureReason.PROCESSING_FAILURE: "an error inside the node; its log has more",
+    FailureReason.NOT_AUTHORIZED: "a rejection note of a caller without the right `administer`",
     FailureReason.OUT_OF_RESOURCES: "disk full, disk reserve reached, object larger than "
     "`archive.max_object_mib`, or the catalogue does not answer",
     FailureReason.IDENTIFIER_MISMATCH: "a UID is missing or is no UID",
@@ -55,6 +57,17 @@ OTHER_CONTENT_KEPT = 0xB001
 
 class OtherStudyError(IdentifierError):
     """An object is of another study than the one it was sent to."""
+
+
+_REASONS: tuple[tuple[tuple[type[Exception], ...], FailureReason], ...] = (
+    ((OtherStudyError,), FailureReason.OTHER_STUDY),
+    ((IdentifierError,), FailureReason.IDENTIFIER_MISMATCH),
+    ((OutOfSpaceError, CatalogError, OSError), FailureReason.OUT_OF_RESOURCES),
+    ((NotAuthorizedError,), FailureReason.NOT_AUTHORIZED),
+    ((RejectedObjectError,), FailureReason.REJECTED_OBJECT),
+    ((CbmirError,), FailureReason.CANNOT_UNDERSTAND),
+)
+"""The first that fits counts."""
 
 
 @dataclass(frozen=True)
@@ -112,17 +125,9 @@ class StoreReport:
 
 def failure_reason(error: Exception) -> FailureReason:
     """Return the reason that an error stands for."""
-    match error:
-        case OtherStudyError():
-            return FailureReason.OTHER_STUDY
-        case IdentifierError():
-            return FailureReason.IDENTIFIER_MISMATCH
-        case OutOfSpaceError() | CatalogError() | OSError():
-            return FailureReason.OUT_OF_RESOURCES
-        case RejectedObjectError():
-            return FailureReason.REJECTED_OBJECT
-        case InvalidObjectError() | CbmirError():
-            return FailureReason.CANNOT_UNDERSTAND
+    for kinds, reason in _REASONS:
+        if isinstance(error, kinds):
+            return reason
     return FailureReason.PROCESSING_FAILURE
 
 
