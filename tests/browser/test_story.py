@@ -294,7 +294,7 @@ def test_the_keyboard_is_enough(open_page: Open, origin: str) -> None:
     page.wait_for_function(
         "() => document.querySelectorAll('[data-testid=studies] a').length === 2"  # and a CT
     )
-    focused = "() => document.activeElement.dataset.study"
+    focused = "document.activeElement.dataset.study"
     for _ in range(30):  # a date alone has four stops
         page.keyboard.press("Tab")
         if page.evaluate(focused) == wanted.StudyInstanceUID:
@@ -302,6 +302,7 @@ def test_the_keyboard_is_enough(open_page: Open, origin: str) -> None:
     assert page.evaluate(focused) == wanted.StudyInstanceUID
     page.keyboard.press("Enter")
     wait_for_results(page)
+    assert page.evaluate("document.activeElement.id") == "answers-title"
     before = images(page)
     for key in ("g", "ArrowRight", "+", "ArrowRight", "-", "a"):
         page.keyboard.press(key)
@@ -316,6 +317,9 @@ def test_the_keyboard_is_enough(open_page: Open, origin: str) -> None:
     wait_until_changed(page, 1, plain)
     page.keyboard.press("Escape")
     page.wait_for_selector("[data-testid=viewer]", state="hidden")
+    for _ in range(2):  # the round, then the search
+        page.go_back()
+    page.wait_for_function(f"() => {focused} === '{wanted.StudyInstanceUID}'")
 
 
 def test_a_phone_shows_it_without_scrolling_sideways(
@@ -331,7 +335,6 @@ def test_a_phone_shows_it_without_scrolling_sideways(
     check("phone-start")
     start_from_file(page)
     assert page.locator(RESULT).first.bounding_box()["y"] < PHONE["viewport"]["height"] - 150
-    page.evaluate("document.getElementById('answers-title').scrollIntoView()")
     check("phone")
     page.locator(f"{RESULT} .picture").first.tap()
     wait_until_drawn(page, 1)

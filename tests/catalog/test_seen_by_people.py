@@ -64,3 +64,23 @@ def test_failures_by_reason_and_what_becomes_of_them(catalog: Catalog) -> None:
     assert request_failed_again(catalog, "torn") == 2
     assert count_states(catalog, model)["pending"] == 2
     assert request_failed_again(catalog) == 1
+
+
+def test_the_state_of_what_has_no_vector_of_its_own(catalog: Catalog) -> None:
+    registry = ModelRegistry(catalog)
+    registry.use(registry.add("0" * 64, "tiny", "1", {"embedding": 2}))
+    model = registry.active().row
+    study = {"StudyInstanceUID": "1.3"}
+    store(catalog, *(record(SOPInstanceUID=f"1.3.{place}", **study) for place in range(2)))
+    queue = WorkQueue(catalog, "test/1", 60)
+    first, second = queue.claim(model, 2)
+    queue.finish(first, "skipped", "", 1)
+    queue.finish(second, "no_pixels", "", 1)
+    told = [subject_state(catalog, model, "IMAGE", f"1.3.{place}") for place in range(2)]
+    assert [one and (one.state, one.embedded, one.images) for one in told] == [
+        ("skipped", 1, 1),
+        ("no_pixels", 0, 1),
+    ]
+    whole = subject_state(catalog, model, "STUDY", "1.3")
+    assert whole is not None
+    assert (whole.state, whole.embedded, whole.images) == ("skipped", 0, 2)

@@ -41,7 +41,7 @@ def test_the_queue_from_outside(stores: Stores, command: Command) -> None:
         unknown = command("forward", *arguments, "--destination", "PASC")
         assert (unknown.exit_code, "there are PACS" in unknown.stderr) == (1, True)
     added = command("forward", "add", "--destination", "PACS", "--study", dataset.StudyInstanceUID)
-    assert added.stdout == "1 objects are to be sent to PACS\n"
+    assert added.stdout == "0 objects are to be sent to PACS; 1 more were queued before\n"
     missing = command("forward", "add", "--destination", "PACS", "--study", "1.2")
     assert (missing.exit_code, "no pixels of 1.2" in missing.stderr) == (1, True)
     cancelled = command("forward", "cancel", "--destination", "PACS")

@@ -413,7 +413,7 @@ def test_match_removed_meanwhile_is_left_out(
 
     def with_a_ghost(query: Any) -> Any:
         ranking = answer(query)
-        ghost = type(ranking.matches[0])(9, 4711, 0.5, "1.2.3", 1, None, None)
+        ghost = type(ranking.matches[0])(9, 4711, 0.5, 0.5, "1.2.3", 1, None, None)
         ranking.matches.insert(1, ghost)
         return ranking
 

@@ -330,7 +330,7 @@ def test_questions_without_an_answer_say_why(archive: Archive) -> None:
         archive.ask()
     with pytest.raises(UnknownExampleError, match=r"1\.9"):
         archive.ask("1.9")
-    with pytest.raises(NotEmbeddedError, match="pending"):
+    with pytest.raises(NotEmbeddedError, match="waits to be embedded"):
         archive.ask("1.5")
     with pytest.raises(QueryError, match="at least 1"):
         archive.ask("1.1", k=0)

@@ -218,9 +218,10 @@ class Page {
       this.#lastLookedAt = 0;
       return;
     }
-    const result = this.search.answer?.results.find(({ rank }) => rank === view);
+    const { results = [], level } = this.search.answer ?? {};
+    const result = results.find(({ rank }) => rank === view);
     if (!result || !this.subject.known) return;
-    this.viewer.show(this.subject.known, result, this.search.answer.results, this.search.answer.level);
+    this.viewer.show(this.subject.known, result, results, level);
     this.viewer.showMark(this.feedback.signOf, keyOf);
   }
 

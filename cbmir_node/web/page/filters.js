@@ -69,7 +69,8 @@ export class FiltersForm {
     const { age_from: young, age_to: old, date_from: early, date_to: late } = this.#form.elements;
     const reversed = young.value && old.value && Number(old.value) < Number(young.value);
     old.setCustomValidity(reversed ? PROBLEMS.ages : "");
-    late.setCustomValidity(early.value && late.value && late.value < early.value ? PROBLEMS.dates : "");
+    const backwards = early.value && late.value && late.value < early.value;
+    late.setCustomValidity(backwards ? PROBLEMS.dates : "");
     const wrong = [...this.#form.elements].filter((field) => field.name && !field.validity.valid);
     for (const field of this.#form.elements) {
       if (field.name) field.setAttribute("aria-invalid", String(wrong.includes(field)));

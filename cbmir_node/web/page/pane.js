@@ -73,7 +73,14 @@ export class Pane {
     this.tools.children[1].setAttribute("aria-label", "Smaller");
     this.tools.children[2].setAttribute("aria-label", "Larger");
     this.paging = element("div", { class: "row paging" }, this.slider, this.position);
-    this.stageBox = element("div", { class: "stage-box" }, this.canvas, this.readout, this.explaining, this.message);
+    this.stageBox = element(
+      "div",
+      { class: "stage-box" },
+      this.canvas,
+      this.readout,
+      this.explaining,
+      this.message,
+    );
     this.owner = element("span");
     this.foot = element(
       "details",

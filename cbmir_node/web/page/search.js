@@ -16,7 +16,10 @@ const FORGOTTEN = [
   "Nobody used it for an hour, or the node was restarted. Drop it again.",
 ];
 const STATES = {
-  pending: () => ["Still being prepared", "Usually this takes seconds; the results come by themselves."],
+  pending: () => [
+    "Still being prepared",
+    "Usually this takes seconds; the results come by themselves.",
+  ],
   no_pixels: () => [
     "This study has no pictures to compare",
     "It holds only objects such as a report (SR). Choose another study.",
