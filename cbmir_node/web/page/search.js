@@ -36,6 +36,7 @@ export class SimilaritySearch {
   #request = null;
   #lookAgain = 0;
   #failure = null;
+  #subject = null; // what is known of the query by now; it may come before or after the answer
   #count;
   #grid;
   #on;
@@ -92,7 +93,7 @@ export class SimilaritySearch {
       this.#failure = Object.assign(error, { isForgotten: this.#failure?.isForgotten });
       this.#grid.clear();
       byId("answers-summary").textContent = "";
-      this.explain(subject);
+      this.explain(this.#subject ?? subject);
     }
   }
 
@@ -105,6 +106,7 @@ export class SimilaritySearch {
 
   /** Say why there is no answer, as well as it can be said of this query. */
   explain(subject) {
+    this.#subject = subject;
     clearTimeout(this.#lookAgain);
     if (!this.#failure) return;
     byId("answers-message").replaceChildren(this.#explained(this.#failure, subject));
@@ -118,6 +120,7 @@ export class SimilaritySearch {
     this.#asked = "";
     this.answer = null;
     this.#failure = null;
+    this.#subject = null;
     this.#grid.clear();
   }
 
