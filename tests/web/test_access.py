@@ -128,6 +128,7 @@ def test_who_may_only_administer_sees_the_administration(stranger: httpx.Client)
 @pytest.mark.parametrize(
     "value",
     ["Bearer", f"Basic {READER}", f"Bearer {READER}x", "Bearer ünknöwn", READER],
+    ids=["no token", "another scheme", "a letter more", "not ASCII", "no scheme"],
 )
 def test_what_is_no_known_token_is_refused(stranger: httpx.Client, value: str) -> None:
     headers = {"Authorization": value.encode("latin-1")}
