@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import IO, Final
 
 from cbmir_node.archive.store import Archive
 from cbmir_node.errors import BusyError, OutOfSpaceError
@@ -30,7 +30,7 @@ class Upload:
         Bytes written so far.
     """
 
-    def __init__(self, path: Path, file: BinaryIO, uploads: Uploads) -> None:
+    def __init__(self, path: Path, file: IO[bytes], uploads: Uploads) -> None:
         self.path = path
         self.size = 0
         self._file = file
@@ -45,8 +45,10 @@ class Upload:
         OutOfSpaceError
             The disk, or its reserve, is reached.
         """
+        rest = memoryview(data)
         try:
-            self._file.write(data)
+            while rest:  # without a buffer a write may take a part: when the disk is almost full
+                rest = rest[self._file.write(rest) :]
         except OSError as error:
             raise OutOfSpaceError(f"the file cannot be taken: {error.strerror}") from error
         self.size += len(data)
@@ -87,7 +89,7 @@ class Uploads:
             raise BusyError("many files are being sent already; send this one again in a moment")
         try:
             with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".part", buffering=0) as file:
-                yield Upload(Path(file.name), file, self)  # type: ignore[arg-type]
+                yield Upload(Path(file.name), file, self)
         finally:
             self._places.release()
 

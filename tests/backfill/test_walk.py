@@ -70,7 +70,7 @@ def walked(pacs: ListedPacs, **selection: object) -> list[str]:
 def told(pacs: ListedPacs, **selection: object) -> tuple[list[str], list[str]]:
     """Return what is found, and what is told of it."""
     said: list[str] = []
-    walk = StudyWalk(pacs, Selection(**selection), TODAY, said.append)  # type: ignore[arg-type]
+    walk = StudyWalk(pacs, Selection(**selection), TODAY, said.append)  # type: ignore[arg-type]  # a stand-in
     return [found.study_instance_uid for found in walk], said
 
 
@@ -130,7 +130,7 @@ def test_the_whole_pacs_is_listed_only_for_who_asks_for_it(hospital):
 def test_an_unreadable_answer_is_told():
     pacs = ListedPacs([study(1, TODAY)])
     answer = pacs.studies
-    pacs.studies = lambda query: replace(answer(query), unreadable=1)  # type: ignore[method-assign]
+    pacs.studies = lambda query: replace(answer(query), unreadable=1)  # type: ignore[method-assign]  # for this test
     assert told(pacs) == (["1"], ["the PACS lists studies in a way that cannot be read"])
 
 

@@ -243,3 +243,16 @@ def test_after_a_switch_an_example_asks_the_new_model(
     assert after.example.vectors is not None
     assert after.example.vectors.shape == (1, 24)
     assert examples.get(token) is after
+
+
+def test_what_a_write_does_not_take_at_once_is_written_too(stores: Stores, tmp_path: Path) -> None:
+    class Reluctant(io.BytesIO):
+        def write(self, data: Any) -> int:
+            return super().write(bytes(data[:3]))
+
+    file = Reluctant()
+    receiver = uploads.Uploads(tmp_path, stores.archive)
+    upload = uploads.Upload(tmp_path / "file", file, receiver)
+    upload.write(b"more than three bytes")
+    assert file.getvalue() == b"more than three bytes"
+    assert upload.size == len(file.getvalue())

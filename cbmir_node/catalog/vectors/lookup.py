@@ -45,7 +45,7 @@ _PLACE = (
     schema.instances.c.id.label("instance"),
     schema.instances.c.representative,
 )
-# built once, with room for any number of rows: building a statement costs more than running it
+# Statements are built once, with room for any number of rows: building one costs more than running.
 _ROWS: BindParameter[Any] = bindparam("rows", expanding=True)
 # The instances of a group and their vectors are read one after the other: in one statement SQLite,
 # which keeps no statistics, walks all vectors of the model instead of the group's.

@@ -44,21 +44,20 @@ def read_thumbnail(
     frame_number : int, optional
         From 1; the middle one of those there are by default.
     """
-    named = (
-        select(_thumbnails.frame_number)
-        .join(schema.instances, schema.instances.c.id == _thumbnails.instance)
-        .where(schema.instances.c.sop_instance_uid == sop_instance_uid)
-    )
-    with catalog.read() as connection:
-        if frame_number is None:
-            frames = connection.execute(named.order_by(_thumbnails.frame_number)).scalars().all()
-            if not frames:
-                return None
-            frame_number = frames[len(frames) // 2]
-        picture = named.with_only_columns(_thumbnails.picture)
-        return connection.execute(
-            picture.where(_thumbnails.frame_number == frame_number)
-        ).scalar_one_or_none()
+    if frame_number is None:
+        query = (
+            select(_thumbnails.frame_number)
+            .join(schema.instances, schema.instances.c.id == _thumbnails.instance)
+            .where(schema.instances.c.sop_instance_uid == sop_instance_uid)
+            .order_by(_thumbnails.frame_number)
+        )
+        with catalog.read() as connection:
+            frames = connection.execute(query).scalars().all()
+        if not frames:
+            return None
+        frame_number = frames[len(frames) // 2]
+    frame = (sop_instance_uid, frame_number)
+    return read_thumbnails(catalog, [frame]).get(frame)
 
 
 def read_thumbnails(

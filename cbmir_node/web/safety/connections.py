@@ -54,7 +54,10 @@ class GuardedConnection(HttpToolsProtocol):
         self._head_deadline = _Deadline(self.loop, self._head_is_late)
         self._reading_deadline = _Deadline(self.loop, self._nobody_reads)
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(
+        self,
+        transport: asyncio.Transport,  # type: ignore[override]  # uvicorn's own narrowing
+    ) -> None:
         """Take the connection, unless there are too many."""
         super().connection_made(transport)
         if len(self.connections) > self.most_connections:
